@@ -1,0 +1,27 @@
+"""minibng: block-normalized gradients, in NumPy and CuPy, with an autodiff small enough to read."""
+
+from minibng import data, nn, optim
+from minibng.autodiff import TraceError, check_grads, fused, grad, hvp, ops, primitive, value_and_grad, vjp
+from minibng.backend import asarray, to_host
+from minibng.params import Layout, Params
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Layout",
+    "Params",
+    "TraceError",
+    "asarray",
+    "check_grads",
+    "data",
+    "fused",
+    "grad",
+    "hvp",
+    "nn",
+    "ops",
+    "optim",
+    "primitive",
+    "to_host",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,0 +1,20 @@
+"""Automatic differentiation of plain Python functions of arrays."""
+
+from minibng.autodiff import ops
+from minibng.autodiff.derivatives import check_grads, flatten, grad, hvp, value_and_grad, vjp
+from minibng.autodiff.tracer import Traced, TraceError, fused, primitive, raw
+
+__all__ = [
+    "TraceError",
+    "Traced",
+    "check_grads",
+    "flatten",
+    "fused",
+    "grad",
+    "hvp",
+    "ops",
+    "primitive",
+    "raw",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,0 +1,101 @@
+"""What an array library must offer so that everything above it need not know which one it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from minibng.backend.kernel import Formula
+
+Array: TypeAlias = Any
+"""An array of any backend. Its operators and NumPy's functions reach the library that owns it."""
+
+HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class BlockNorms(NamedTuple):
+    """The 2-norms of B blocks, ‖g^i‖ = ``root[i] · 2^−exponent[i]``, in a form that cannot overflow.
+
+    ``root`` (B,) float64 is the norm of the block multiplied by ``2^exponent``; ``exponent`` (B,) int32 is zero unless
+    the plain sum of squares would have left the safe range. A non-finite entry makes its block's root non-finite.
+    """
+
+    root: Array
+    exponent: Array
+
+    def values(self) -> Array:
+        """Return the norms themselves, (B,) float64; inf only where the norm is beyond float64."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(self.root, -self.exponent)
+
+
+class Stepper(ABC):
+    """A formula bound to the blocks that it will be run over, in place, again and again."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        columns: Mapping[str, Sequence[Array]],
+        scalars: Mapping[str, float],
+        norms: BlockNorms | None = None,
+        lengths: Array | None = None,
+    ) -> None:
+        """Run the formula once over every tensor, writing what it returns back in place.
+
+        Parameters
+        ----------
+        columns
+            For each array name of the formula, one array a tensor.
+        scalars
+            The formula's scalars, equal for all blocks.
+        norms, lengths
+            The norms of the gradient's B blocks and, (B,) float64, the lengths that they are to have in the formula.
+            None leaves the gradient as it is.
+        """
+
+
+class Backend(ABC):
+    """One array library on one device.
+
+    Elementwise functions, reductions and products are not listed here: NumPy's own dispatch protocols already send
+    ``np.exp(x)`` to the library that owns x. A backend adds what the protocols do not say: making arrays, moving them,
+    scattering, block norms and whole in-place formulas.
+    """
+
+    device: str
+    xp: ModuleType
+    array_type: type
+
+    @abstractmethod
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        """Return x as an array of this backend, moving it there if it is elsewhere; dtypes are kept."""
+
+    @abstractmethod
+    def to_host(self, x: Array) -> HostArray:
+        """Return x as a NumPy array (the one way down; on a device it synchronizes)."""
+
+    @abstractmethod
+    def scatter_add(self, target: Array, index: Any, values: Array) -> None:
+        """Add ``values`` into ``target[index]`` in place; entries named twice receive both."""
+
+    @abstractmethod
+    def block_norms(self, tensors: Sequence[Array], blocks: Sequence[Sequence[int]]) -> BlockNorms:
+        """Return the 2-norm of each block; a block is a list of positions in ``tensors``."""
+
+    @abstractmethod
+    def scale_blocks(
+        self, tensors: Sequence[Array], blocks: Sequence[Sequence[int]], norms: BlockNorms, lengths: Array
+    ) -> list[Array]:
+        """Return new arrays in which block i has the norm ``lengths[i]`` and the direction that it had."""
+
+    @abstractmethod
+    def stepper(self, formula: Formula, like: Sequence[Array], blocks: Sequence[Sequence[int]]) -> Stepper:
+        """Return ``formula`` made ready to run in place over tensors shaped like ``like``."""
+
+    @abstractmethod
+    def check_indices(self, index: Array, size: int, what: str) -> None:
+        """Raise IndexError where an entry is outside 0 … size−1; on a device only in debug mode."""
+
+

@@ -1,0 +1,119 @@
+"""Batches: a data set in pieces, in an order that depends on nothing but the seed and the epoch."""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibng.data.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of one epoch, made by `batches`, where the fields are explained.
+
+    ``len()`` is the number of batches. To iterate again gives the same batches in the same order.
+    """
+
+    dataset: Dataset
+    size: int
+    seed: int = 0
+    epoch: int = 0
+    shuffle: bool = True
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dataset, Dataset):
+            kind = type(self.dataset).__name__
+            hint = "one of its parts, such as split.train" if kind == "Split" else "data.Dataset(x, y)"
+            raise TypeError(f"batches are made of a Dataset, not of a {kind}; pass {hint}")
+        _check_whole("batch size", self.size, least=1)
+        _check_whole("seed", self.seed, least=0)
+        _check_whole("epoch", self.epoch, least=0)
+        if self.size > len(self.dataset):
+            raise ValueError(
+                f"batch size {self.size} is more than the {len(self.dataset)} samples of the data set; "
+                f"choose at most {len(self.dataset)}"
+            )
+
+    def __len__(self) -> int:
+        n = len(self.dataset)
+        return n // self.size if self.drop_last else -(-n // self.size)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        n = len(self.dataset)
+        order = np.arange(n)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(n)
+        for i in range(len(self)):
+            chosen = order[i * self.size : (i + 1) * self.size]
+            yield self.dataset.x.take(chosen, axis=0), self.dataset.y.take(chosen, axis=0)
+
+
+def batches(
+    dataset: Dataset,
+    size: int,
+    seed: int = 0,
+    epoch: int = 0,
+    *,
+    shuffle: bool = True,
+    drop_last: bool = False,
+) -> Batches:
+    """Divide a data set into batches, shuffled anew in every epoch.
+
+    The order depends on the seed, the epoch and the number of samples only; it is drawn on the host, so it
+    is the same on every device. (NumPy keeps its generator's permutations within a version and rarely changes
+    them between versions.)
+
+    Parameters
+    ----------
+    dataset
+        The samples, such as ``split.train``.
+    size
+        Samples per batch, from 1 to N.
+    seed
+        Which sequence of orders, 0 or more.
+    epoch
+        Which pass over the data, 0 for the first; each has an order of its own.
+    shuffle
+        False: the order of the data set, for evaluation.
+    drop_last
+        True: leave out the last batch where it is not full.
+
+    Returns
+    -------
+    Batches
+        An iterable of pairs x (size, ...) and y (size,), each a fresh contiguous array that the caller may
+        write to; it has a ``len()``.
+
+    Raises
+    ------
+    TypeError
+        Where ``size``, ``seed`` or ``epoch`` is not a whole number, or ``dataset`` is no `Dataset`; at
+        the call, not when the first batch is asked for.
+    ValueError
+        Where ``size`` is below 1 or above N, or ``seed`` or ``epoch`` is negative.
+
+    Examples
+    --------
+    >>> from minibng import data
+    >>> train = data.load("digits").train
+    >>> epoch = data.batches(train, 500, seed=0, epoch=0)
+    >>> len(epoch), [x.shape for x, y in epoch]
+    (3, [(500, 64), (500, 64), (259, 64)])
+    """
+    return Batches(dataset, size, seed, epoch, shuffle, drop_last)
+
+
+def _check_whole(what: str, value: object, least: int) -> None:
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{what} must be a whole number; got {value!r}")
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}; got {number}")

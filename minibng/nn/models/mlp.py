@@ -1,0 +1,46 @@
+"""The multi-layer perceptron, and its case without hidden layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from minibng.names import choose
+from minibng.nn.activations import ACTIVATIONS
+from minibng.nn.containers import Sequential
+from minibng.nn.linear import Linear
+
+
+def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> Sequential:
+    """Return Linear, activation, …, Linear: as many layers as ``hidden`` has widths, and one more.
+
+    Parameters
+    ----------
+    inputs, outputs
+        D and K: (N, D) → (N, K).
+    hidden
+        The widths of the hidden layers.
+    activation
+        "relu" (weights drawn as He et al., 2015), "tanh" or "sigmoid" (as Glorot, Bengio, 2010).
+
+    Examples
+    --------
+    >>> mlp(784, [100] * 2, 10)
+    Sequential(Linear(784, 100), relu, Linear(100, 100), relu, Linear(100, 10))
+    """
+    act = choose(ACTIVATIONS, activation, "activation")
+    init = "he" if activation == "relu" else "xavier"
+    widths = [inputs, *hidden]
+    layers: list[Any] = []
+    for a, b in zip(widths[:-1], widths[1:], strict=True):
+        layers += [Linear(a, b, init=init), act]
+    return Sequential(*layers, Linear(widths[-1], outputs, init=init))
+
+
+def logistic(inputs: int, outputs: int) -> Sequential:
+    """Return multinomial logistic regression, (N, D) → logits (N, K); W starts at zero, so the first loss is log K.
+
+    Examples
+    --------
+    >>> logistic(784, 10)
+    Sequential(Linear(784, 10))
+    """
+    return Sequential(Linear(inputs, outputs, init="zeros"))

@@ -1,0 +1,45 @@
+"""Optimizers: a normalizer, then a step rule, then a learning rate.
+
+``AdamNG(params, lr=1e-3)`` is ``Adam(params, lr=1e-3, normalize="unit")``; every rule (SGD, Momentum, AdaGrad, RMSProp,
+AdaDelta, Adam) has the forms …, …Clip, …NG and …NGAdaptive.
+"""
+
+from minibng.names import UnknownNameError, choose
+from minibng.optim import rules, schedules
+from minibng.optim.forms import by_class, class_names, get, names, register, unregister
+from minibng.optim.normalize import NonFiniteError, normalize_blocks
+from minibng.optim.optimizer import Optimizer
+from minibng.optim.schedules import constant, step_decay
+
+__all__ = [
+    "NonFiniteError",
+    "Optimizer",
+    "constant",
+    "get",
+    "names",
+    "normalize_blocks",
+    "register",
+    "rules",
+    "schedules",
+    "step_decay",
+    "unregister",
+]
+
+
+def __getattr__(name: str) -> type[Optimizer]:
+    """Find the optimizers, which are made in a loop."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    try:
+        return by_class(name)
+    except KeyError:
+        pass
+    try:
+        choose(dict.fromkeys([*class_names(), *__all__]), name, "name in minibng.optim")
+    except UnknownNameError as error:
+        raise AttributeError(str(error)) from None
+    raise AttributeError(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *class_names()])

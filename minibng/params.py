@@ -1,0 +1,372 @@
+"""Parameters as the theory sees them: one vector x = (x^1, …, x^B), cut into blocks.
+
+A `Layout` owns names, shapes, offsets and the partition into blocks; a `Params` is a vector with a layout. Layers see
+the vector through views, one a tensor, and differentiation is with respect to those views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibng.backend import Array, HostArray, backend_of, get_backend, is_array
+from minibng.names import choose
+
+
+class Spec(NamedTuple):
+    """A tensor that a layer asks for: its shape, and ``init(rng, shape)`` → its first values on the host."""
+
+    shape: tuple[int, ...]
+    init: Callable[[np.random.Generator, tuple[int, ...]], HostArray]
+
+
+class Block(NamedTuple):
+    """One block x^i of the partition: its name and the positions of its tensors in the layout."""
+
+    name: str
+    tensors: tuple[int, ...]
+
+
+def layer_of(name: str) -> str:
+    """Return the layer that a tensor belongs to: its name up to the last dot; without a dot, ".".
+
+    Examples
+    --------
+    >>> layer_of("3.conv.W"), layer_of("W")
+    ('3.conv', '.')
+    """
+    return name.rpartition(".")[0] or "."
+
+
+PARTITIONS: dict[str, Callable[[str], str]] = {
+    "layer": layer_of,
+    "tensor": lambda name: name,
+    "global": lambda name: "all",
+}
+"""Partition → the block of a tensor, from its name: all tensors of a layer together, as in the paper; each alone; one."""
+
+
+def partition(names: Sequence[str], blocks: str) -> tuple[Block, ...]:
+    """Group tensors into blocks, in the order in which the blocks first appear.
+
+    Raises
+    ------
+    UnknownNameError
+        For a partition that does not exist, with the nearest one.
+
+    Examples
+    --------
+    >>> partition(["0.W", "0.b", "2.W"], "layer")
+    (Block(name='0', tensors=(0, 1)), Block(name='2', tensors=(2,)))
+    """
+    block_of = choose(PARTITIONS, blocks, "partition")
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(block_of(name), []).append(i)
+    return tuple(Block(name, tuple(members)) for name, members in groups.items())
+
+
+class Layout:
+    """Where each tensor lies in the vector, and which block it belongs to.
+
+    Parameters
+    ----------
+    shapes
+        Tensor name → shape, in the order of the vector.
+    blocks
+        The partition: "layer" (default), "tensor" or "global".
+
+    Examples
+    --------
+    >>> Layout({"0.W": (2, 3), "0.b": (3,), "1.W": (3, 1)})
+    block  tensor  shape   size
+    0      0.W     (2, 3)     6
+           0.b     (3,)       3
+    1      1.W     (3, 1)     3
+    2 blocks, 3 tensors, 12 numbers
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], blocks: str = "layer") -> None:
+        self.names = tuple(shapes)
+        self.shapes = tuple(tuple(s) for s in shapes.values())
+        self.sizes = tuple(math.prod(s) for s in self.shapes)
+        self.offsets = tuple(int(n) for n in np.cumsum([0, *self.sizes])[:-1])
+        self.size = sum(self.sizes)
+        self.partition = blocks
+        self.blocks = partition(self.names, blocks)
+
+    def with_blocks(self, blocks: str) -> Layout:
+        """Return the same layout under another partition."""
+        return self if blocks == self.partition else Layout(dict(zip(self.names, self.shapes, strict=True)), blocks)
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """Return one view of ``flat`` (P,) a tensor; nothing is copied."""
+        parts = zip(self.names, self.offsets, self.sizes, self.shapes, strict=True)
+        return {name: flat[o : o + n].reshape(shape) for name, o, n, shape in parts}
+
+    def ranges(self, block: Block) -> list[tuple[int, int]]:
+        """Return the stretches [start, stop) of the vector that a block covers; neighbours are joined."""
+        found: list[tuple[int, int]] = []
+        for i in block.tensors:
+            start, stop = self.offsets[i], self.offsets[i] + self.sizes[i]
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], stop)
+            else:
+                found.append((start, stop))
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Layout):
+            return NotImplemented
+        return (self.names, self.shapes, self.blocks) == (other.names, other.shapes, other.blocks)
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.shapes, self.blocks))
+
+    def difference(self, other: Layout) -> str | None:
+        """Say in words where the tensors of another layout differ from this one's; None where they agree."""
+        for i, (mine, theirs) in enumerate(zip(self.names, other.names, strict=False)):
+            if mine != theirs:
+                return f"tensor {i} is {mine!r} in one and {theirs!r} in the other"
+            if self.shapes[i] != other.shapes[i]:
+                return f"{mine!r} has shape {self.shapes[i]} in one and {other.shapes[i]} in the other"
+        if len(self.names) != len(other.names):
+            return f"one has {len(self.names)} tensors and the other {len(other.names)}"
+        return None
+
+    def __repr__(self) -> str:
+        rows = [("block", "tensor", "shape", "size")]
+        for block in self.blocks:
+            for k, i in enumerate(block.tensors):
+                rows.append(("" if k else block.name, self.names[i], str(self.shapes[i]), f"{self.sizes[i]:,}"))
+        w = [max(len(r[c]) for r in rows) for c in range(4)]
+        lines = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
+        total = f"{_count(len(self.blocks), 'block')}, {_count(len(self.names), 'tensor')}, {self.size:,} numbers"
+        return "\n".join([*lines, total])
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + "s" * (n != 1)
+
+
+class Params:
+    """The parameters of a model: one contiguous vector, the layout that cuts it, and the model's buffers.
+
+    ``params["0.W"]`` is a view of ``params.flat``: writing into one is seen in the other. Buffers (running statistics,
+    dropout's counter) lie outside the vector and outside every block; gradients have none.
+
+    Parameters
+    ----------
+    layout
+        Names, shapes and blocks.
+    flat
+        The vector (P,), C-contiguous, float32 or float64.
+    buffers
+        Name → array or number.
+
+    Raises
+    ------
+    ValueError
+        Where the vector does not fit the layout.
+    TypeError
+        Where it is not of a floating dtype.
+
+    Examples
+    --------
+    >>> p = Params.of({"0.W": np.ones((2, 1)), "0.b": np.zeros(1)})
+    >>> p["0.W"] *= 3
+    >>> p.flat
+    array([3., 3., 0.])
+    """
+
+    def __init__(self, layout: Layout, flat: Array, buffers: Mapping[str, Any] | None = None) -> None:
+        if flat.shape != (layout.size,):
+            raise ValueError(f"the layout holds {layout.size} numbers, the vector has shape {flat.shape}")
+        if flat.dtype.kind != "f":
+            raise TypeError(f"parameters are floating-point numbers, got {flat.dtype}")
+        self.layout = layout
+        self.buffers: dict[str, Any] = dict(buffers or {})
+        self._flat: Array | None = flat
+        self._tensors = layout.views(flat)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Array], blocks: str = "layer") -> Params:
+        """Copy arrays of one dtype and device into a new Params.
+
+        Raises
+        ------
+        TypeError
+            Where dtypes differ; the message names both tensors.
+        """
+        arrays = {name: t if is_array(t) else np.asarray(t) for name, t in tensors.items()}
+        first, dtype = next(((name, t.dtype) for name, t in arrays.items()), ("", np.dtype("float64")))
+        for name, t in arrays.items():
+            if t.dtype != dtype:
+                raise TypeError(f"one vector has one dtype: {first!r} is {dtype}, {name!r} is {t.dtype}; use .astype")
+        layout = Layout({name: t.shape for name, t in arrays.items()}, blocks)
+        flat = backend_of(*arrays.values()).xp.empty(layout.size, dtype=dtype)
+        made = cls(layout, flat)
+        made._fill(arrays.values())
+        return made
+
+    def _fill(self, arrays: Iterable[Array]) -> None:
+        for view, a in zip(self._tensors.values(), arrays, strict=True):
+            view[...] = a
+
+    # The vector and its parts
+
+    @property
+    def flat(self) -> Array:
+        """The whole vector x, (P,); inside a trace a traced concatenation, made on demand."""
+        if self._flat is None:
+            return np.concatenate([np.reshape(t, -1) for t in self._tensors.values()])
+        return self._flat
+
+    @property
+    def dtype(self) -> Any:
+        """Data type of the vector."""
+        return next(iter(self._tensors.values())).dtype if self._flat is None else self._flat.dtype
+
+    def __getitem__(self, name: str) -> Array:
+        return self._tensors[name] if name in self._tensors else choose(self._tensors, name, "tensor")
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        """Write into a tensor in place, so that the vector and every view of it see the change."""
+        if self._flat is None:
+            raise TypeError(f"params[{name!r}] cannot be written to while it is being differentiated")
+        self[name][...] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def items(self) -> Iterable[tuple[str, Array]]:
+        """Return (name, view) pairs in the order of the vector."""
+        return self._tensors.items()
+
+    def blocks(self) -> Iterator[tuple[str, list[Array]]]:
+        """Yield (name, views) a block: one 1-D view where the block is contiguous, else one a stretch."""
+        for block in self.layout.blocks:
+            yield block.name, [self.flat[a:b] for a, b in self.layout.ranges(block)]
+
+    def scope(self, prefix: str) -> Scope:
+        """Return what one layer sees: its own tensors and buffers, by their short names."""
+        return Scope(self, prefix + ".")
+
+    def __repr__(self) -> str:
+        return repr(self.layout)
+
+    # What autodiff knows of a container
+
+    def __leaves__(self) -> list[Array]:
+        return list(self._tensors.values())
+
+    def __rebuild__(self, leaves: Sequence[Any]) -> Params:
+        """Return a Params on this layout: of arrays, in a vector of its own; of traced tensors, for one trace."""
+        new = object.__new__(Params)
+        new.layout = self.layout
+        if all(is_array(leaf) for leaf in leaves):
+            backend = backend_of(*leaves)
+            new.buffers = {}
+            new._flat = backend.xp.empty(self.layout.size, dtype=leaves[0].dtype if leaves else self.dtype)
+            new._tensors = self.layout.views(new._flat)
+            new._fill(leaves)
+        else:
+            new.buffers = self.buffers  # a layer called with train=True writes into the model's own
+            new._flat = None
+            new._tensors = dict(zip(self.layout.names, leaves, strict=True))
+        return new
+
+    # Copies, devices, files
+
+    def copy(self) -> Params:
+        """Return an independent copy, buffers included: the same dropout masks come again from it."""
+        buffers = {k: v.copy() if is_array(v) else v for k, v in self.buffers.items()}
+        return Params(self.layout, self.flat.copy(), buffers)
+
+    def __deepcopy__(self, memo: Any) -> Params:
+        return self.copy()
+
+    def to(self, device: str) -> Params:
+        """Return a copy on another device; make the optimizer after moving."""
+        backend = get_backend(device)
+        buffers = {k: backend.asarray(v) if is_array(v) else v for k, v in self.copy().buffers.items()}
+        return Params(self.layout, backend.asarray(self.flat.copy()), buffers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and buffers by name, as NumPy copies: ``{"tensors": …, "buffers": …}``."""
+        host = backend_of(self.flat).to_host
+        return {
+            "tensors": {k: np.array(host(v)) for k, v in self.items()},
+            "buffers": {k: np.array(host(v)) if is_array(v) else v for k, v in self.buffers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy a state dict into these parameters; nothing changes unless all of it fits.
+
+        Raises
+        ------
+        ValueError
+            Where names, shapes or dtypes differ.
+        """
+        tensors = state["tensors"]
+        saved = Layout({k: v.shape for k, v in tensors.items()})
+        if (wrong := self.layout.difference(saved)) is not None:
+            raise ValueError(f"the saved parameters do not fit: {wrong}")
+        if set(state["buffers"]) != set(self.buffers):
+            raise ValueError(f"the saved buffers are {sorted(state['buffers'])}, these {sorted(self.buffers)}")
+        for name, value in tensors.items():
+            if value.dtype != self.dtype:
+                raise ValueError(f"{name!r} was saved as {value.dtype}, these parameters are {self.dtype}")
+        backend = backend_of(self.flat)
+        self._fill(backend.asarray(v) for v in tensors.values())
+        self.buffers.update({k: backend.asarray(v.copy()) if is_array(v) else v for k, v in state["buffers"].items()})
+
+
+class Scope:
+    """One layer's view of the parameters: ``p["W"]`` is the model's ``params["3.W"]``; `buffers` likewise."""
+
+    __slots__ = ("_params", "buffers", "prefix")
+
+    def __init__(self, params: Params, prefix: str) -> None:
+        self._params, self.prefix = params, prefix
+        self.buffers = _ScopedBuffers(params.buffers, prefix)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._params[self.prefix + name]
+
+    def scope(self, prefix: str) -> Scope:
+        """Return what a layer inside this one sees."""
+        return Scope(self._params, f"{self.prefix}{prefix}.")
+
+
+class _ScopedBuffers(MutableMapping[str, Any]):
+    """The buffers under one prefix, by their short names; writes go to the model's."""
+
+    __slots__ = ("_all", "_prefix")
+
+    def __init__(self, every: dict[str, Any], prefix: str) -> None:
+        self._all, self._prefix = every, prefix
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all[self._prefix + name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._all[self._prefix + name] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a layer's buffers are made by init and cannot be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._all if name.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,608 @@
+"""Figures from records: training curves, sensitivity to the learning rate, norms of the blocks.
+
+Every function takes records as they are read from a run's JSON lines and returns a matplotlib ``Figure``,
+which a notebook shows and :func:`save` writes. No pyplot and no global state: the figures can be drawn in
+worker processes and without a display.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from minibng.extras import require
+from minibng.names import choose
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+Record: TypeAlias = Mapping[str, Any]
+Run: TypeAlias = list[Record]  # the records of one run, by epoch
+Rates: TypeAlias = dict[float, list[Run]]  # learning rate, ascending → one run per seed
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+SMALL = 8.5  # points: notes, legends and counts; all other text has matplotlib's 10 to 12
+MAX_COLUMNS = 500  # of a heat map: more steps than this are binned
+
+# What makes two runs incomparable: those that differ here are never averaged, and stand in rows of their own.
+SETTING = {
+    "dataset": "{}",
+    "model": "{}",
+    "depth": "depth {}",
+    "activation": "{}",
+    "batch": "batch {}",
+    "schedule": "{} schedule",
+}
+
+# The palette of Okabe and Ito, told apart by colour-blind readers; the marker tells the family in grey print.
+FAMILIES = {
+    "sgd": ("#000000", "o"),
+    "momentum": ("#D55E00", "s"),
+    "adagrad": ("#009E73", "D"),
+    "rmsprop": ("#56B4E9", "v"),
+    "adadelta": ("#CC79A7", "P"),
+    "adam": ("#0072B2", "^"),
+}
+OTHERS = (("#E69F00", "<"), ("#882255", ">"), ("#7F7F7F", "h"), ("#999933", "p"), ("#332288", "d"))
+FORMS = {  # suffix of the optimizer's name: line style, line width, filled markers
+    "-ng-adaptive": ((0, (4.0, 1.6)), 1.8, True),
+    "-ng": ("solid", 2.6, True),
+    "-clip": ((0, (1.0, 1.4)), 1.6, False),
+    "": ("solid", 1.0, False),
+}
+BAD = "#E4002B"  # zero or non-finite norms: a red that viridis, the colour map of the norms, does not contain
+
+
+def style(optimizer: str) -> dict[str, Any]:
+    """Return how an optimizer is drawn, as keywords of matplotlib's ``plot``.
+
+    The colour and the marker tell the rule (adam, momentum, …), the line its form: raw thin, clip dotted, NG
+    thick, adaptive NG dashed.
+
+    Parameters
+    ----------
+    optimizer
+        A name such as "adam", "adam-clip", "adam-ng" or "adam-ng-adaptive".
+
+    Examples
+    --------
+    >>> style("adam-ng")["color"] == style("adam")["color"], style("adam-ng")["linewidth"]
+    (True, 2.6)
+    """
+    suffix = next(end for end in FORMS if optimizer.endswith(end))
+    family = optimizer.removesuffix(suffix)
+    color, marker = FAMILIES.get(family) or OTHERS[zlib.crc32(family.encode()) % len(OTHERS)]
+    line, width, filled = FORMS[suffix]
+    return {
+        "color": color,
+        "linestyle": line,
+        "linewidth": width,
+        "marker": marker,
+        "markersize": 5.0,
+        "markerfacecolor": color if filled else "white",
+        "label": optimizer,
+    }
+
+
+def training_curves(records: Iterable[Record], chosen: Mapping[str, float] | None = None) -> Figure:
+    """Draw training loss and test error against epochs, one line per optimizer at its chosen learning rate.
+
+    A line is the mean over seeds (the geometric mean for the loss, whose axis is logarithmic), in a band from
+    the smallest to the largest seed. A point is drawn only where every seed has a finite value, so that a
+    line ends where its first run ends; where a run diverged, a cross stands there. Each setting (data set,
+    depth, activation, schedule) has a row of its own.
+
+    Parameters
+    ----------
+    records
+        One mapping per run and epoch; header lines are skipped.
+    chosen
+        The learning rate to show of each optimizer; optimizers that it does not name are left out. By default
+        every optimizer, at the rate where the fewest runs diverged and, among those, the geometric mean of
+        the final training loss is lowest.
+
+    Returns
+    -------
+    Figure
+        Two panels per setting.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw, a chosen rate was not run, or one seed was run twice.
+    """
+    settings = _settings(records)
+    figure, rows = _rows(settings, width=11.0, height=4.0)
+    crossed = False
+    for row, optimizers in zip(rows, settings.values(), strict=True):
+        left, right = row.subplots(1, 2)
+        picked = {name: _best(rates) for name, rates in optimizers.items()} if chosen is None else chosen
+        for index, (name, lr) in enumerate(picked.items()):
+            runs = _at(choose(optimizers, name, "optimizer"), lr, name)
+            lost = sum(map(_diverged, runs))
+            crossed = crossed or lost > 0
+            label = f"{name}, lr {lr:.3g}" + (f" ({lost} of {len(runs)} diverged)" if lost else "")
+            _curve(left, runs, "train_loss", index, label)
+            _curve(right, runs, "test_error", index, label)
+        left.set(xlabel="epoch", ylabel="training loss", yscale=_scale(left))
+        right.set(xlabel="epoch", ylabel="test error (%)")
+        _percent(right)
+        for panel in (left, right):
+            _tidy(panel)
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        _legend(row, right)
+    text = _what_lines_are(settings, "mean over {} (geometric for the loss)")
+    _note(figure, text + (" Cross: a seed diverged after this epoch." if crossed else ""))
+    return figure
+
+
+def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure:
+    """Draw the final training loss against the learning rate, one line per optimizer.
+
+    A point is the geometric mean over seeds, in a band from the smallest to the largest. The best rate is a
+    star, hollow where it is the smallest or largest rate tried, so that a better one may lie outside. Rates
+    at which a run diverged have no point; they are crosses, with the count of diverged runs, in a strip along
+    the top.
+
+    Parameters
+    ----------
+    records
+        One mapping per run and epoch; header lines are skipped.
+    relative
+        Divide each rate by the median of the optimizer's rates: a rate is a length for a normalized optimizer
+        and a multiplier for a raw one, so that the rates themselves share no scale.
+
+    Returns
+    -------
+    Figure
+        One panel per setting.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw, a rate is not positive, or one seed was run twice.
+    """
+    settings = _settings(records)
+    figure, rows = _rows(settings, width=8.5, height=4.8)
+    for row, optimizers in zip(rows, settings.values(), strict=True):
+        lost = [name for name, rates in optimizers.items() if any(map(_diverged, chain(*rates.values())))]
+        strip, panel = row.subplots(2, 1, sharex=True, height_ratios=[0.06 * len(lost) + 1e-3, 1.0])
+        for name, rates in optimizers.items():
+            if min(rates) <= 0:
+                raise ValueError(f"{name}: the learning rate {min(rates):g} has no place on a log axis")
+            centre = math.exp(float(np.median(np.log(list(rates))))) if relative else 1.0
+            _sensitivity(panel, name, rates, centre)
+            _crosses(strip, name, rates, centre)
+        _tidy_strip(strip, lost)
+        divided = " ÷ median of the optimizer's rates" if relative else ""
+        panel.set(xlabel="learning rate" + divided, ylabel="final training loss")
+        panel.set(xscale="log", yscale=_scale(panel))
+        panel.margins(x=0.08)
+        _tidy(panel)
+        _legend(row, panel)
+    _note(
+        figure,
+        _what_lines_are(settings, "geometric mean over {}")
+        + "\nStar: best rate; hollow where it is at the edge of the grid.",
+    )
+    return figure
+
+
+def norm_heatmap(
+    norms: Iterable[Record], optimizers: Iterable[str] | None = None, quantity: str = "gradient"
+) -> Figure:
+    """Draw the norm of every block at every step: one heat map per optimizer and rate, on one colour scale.
+
+    Several seeds are joined by the geometric mean, and so are neighbouring steps where there are over 500.
+    A zero or non-finite norm in a cell colours it red; after the end of a run the map is white.
+
+    Parameters
+    ----------
+    norms
+        One mapping per recorded run and step; header lines are skipped.
+    optimizers
+        Which to draw, in this order; by default all, in the order of the records.
+    quantity
+        "gradient" or "update".
+
+    Returns
+    -------
+    Figure
+        Up to three heat maps side by side, or two in each row, and one colour bar.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw, or the runs do not have the same blocks.
+    """
+    choose({"gradient": 0, "update": 0}, quantity, "quantity")
+    panels, blocks = _norm_panels(norms, optimizers)
+    figure, grid = _norm_grid(len(panels), blocks)
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    images = [_log_norms(rows, quantity) for rows in panels.values()]
+    norm = Normalize(*_limits(np.concatenate([values[np.isfinite(values)] for _, values in images])))
+    colors = colormaps["viridis"].with_extremes(bad=BAD)
+    heights = np.arange(len(blocks) + 1) - 0.5
+    for axes, title, (edges, values) in zip(grid, panels, images, strict=True):
+        mesh = axes.pcolormesh(edges, heights, np.ma.masked_invalid(values), cmap=colors, norm=norm)
+        axes.set_title(title, fontsize=10)
+    bar = figure.colorbar(mesh, ax=grid, aspect=30, pad=0.02)
+    bar.set_label(f"log10 of the {quantity} norm\n(red: zero or not finite)")
+    what = _describe(next(iter(panels.values()))[0])
+    figure.suptitle(f"Norm of each block's {quantity}" + (f": {what}" if what else ""))
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as a PNG of 150 dots per inch, whole or not at all.
+
+    Parameters
+    ----------
+    figure
+        What to write.
+    path
+        A name that ends in ".png", in a folder that exists.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        Where the name does not end in ".png".
+    OSError
+        Where the folder cannot be written; the message names it.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"save writes PNG, so the name must end in .png, not {path.name!r}")
+    data = _png(figure, dpi=150)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {path.name} into the folder {path.parent}: {error.strerror}"
+        ) from error
+    finally:
+        if part.is_file():
+            part.unlink()
+    return path
+
+
+# Records → runs
+
+
+def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
+    """Sort the records into setting → optimizer → rate → runs; in their own order, but rates ascend."""
+    found: dict[str, dict[str, dict[float, dict[Any, Run]]]] = {}
+    for record in records:
+        if record.get("kind") == "header":
+            continue
+        if missing := {"optimizer", "lr", "seed", "epoch", "train_loss"} - record.keys():
+            raise ValueError(
+                f"not a training record, for want of {', '.join(sorted(missing))}: {dict(record)!r:.200}"
+            )
+        seeds = (
+            found.setdefault(_describe(record), {})
+            .setdefault(record["optimizer"], {})
+            .setdefault(record["lr"], {})
+        )
+        run = seeds.setdefault(record["seed"], [])
+        if run and run[0].get("run") != record.get("run"):
+            raise ValueError(
+                f"runs {run[0].get('run')} and {record.get('run')} are both {record['optimizer']}, lr "
+                f"{record['lr']:g}, seed {record['seed']} ({_describe(record)}): give one of them"
+            )
+        run.append(record)
+    if not found:
+        raise ValueError(
+            "no records to draw: the list holds no line of a run (does records.jsonl hold only its header?)"
+        )
+    return {
+        setting: {
+            name: {
+                lr: [sorted(run, key=lambda r: r["epoch"]) for run in rates[lr].values()]
+                for lr in sorted(rates)
+            }
+            for name, rates in optimizers.items()
+        }
+        for setting, optimizers in found.items()
+    }
+
+
+def _describe(record: Record) -> str:
+    """Tell a record's setting in words."""
+    return ", ".join(text.format(record[key]) for key, text in SETTING.items() if record.get(key) is not None)
+
+
+def _number(value: object) -> float:
+    """Return a record's value as a float: null, as non-finite numbers are written, is NaN."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _diverged(run: Run) -> bool:
+    """Tell whether a run ended because its numbers did."""
+    return bool(run[-1].get("diverged")) or not math.isfinite(_number(run[-1]["train_loss"]))
+
+
+def _final(runs: list[Run]) -> Array:
+    """Return the final training losses of the runs that did not diverge."""
+    return np.array([_number(run[-1]["train_loss"]) for run in runs if not _diverged(run)])
+
+
+def _geometric(values: Array) -> Array:
+    """Return the geometric mean over the first axis; a zero, or a rounding error below it, makes it zero."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.exp(np.log(np.maximum(values, 0.0)).mean(axis=0)))
+
+
+def _best(rates: Rates) -> float:
+    """Return the rate where the fewest runs diverged and, among those, the final loss is lowest."""
+
+    def badness(lr: float) -> tuple[int, float]:
+        final = _final(rates[lr])
+        return len(rates[lr]) - len(final), float(_geometric(final)) if len(final) else math.inf
+
+    return min(rates, key=badness)
+
+
+def _at(rates: Rates, lr: float, name: str) -> list[Run]:
+    """Return the runs at a learning rate."""
+    for tried, runs in rates.items():
+        if math.isclose(tried, lr, rel_tol=1e-6):
+            return runs
+    raise ValueError(
+        f"{name} was not run with the learning rate {lr:g}, only with {', '.join(f'{r:.3g}' for r in rates)}"
+    )
+
+
+def _what_lines_are(settings: dict[str, dict[str, Rates]], mean: str) -> str:
+    """Say what lines and bands show; the number of seeds goes into the words about the mean."""
+    counts = [len(runs) for rates in settings.values() for by_lr in rates.values() for runs in by_lr.values()]
+    low, high = min(counts), max(counts)
+    if high == 1:
+        return "Lines: one seed."
+    seeds = f"{high} seeds" if low == high else f"{low} to {high} seeds"
+    return f"Lines: {mean.format(seeds)}. Bands: smallest to largest seed."
+
+
+# Drawing
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure on the Agg canvas, outside pyplot, that a notebook can show."""
+    require("matplotlib", "experiments", "a figure")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches
+    figure = Figure(figsize=(width, height), dpi=100, layout=layout)
+    FigureCanvasAgg(figure)
+    vars(figure)["_repr_png_"] = functools.partial(
+        _png, figure
+    )  # IPython asks for it where pyplot has not been set up
+    return figure
+
+
+def _png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Return a figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi)
+    return buffer.getvalue()
+
+
+def _rows(
+    settings: dict[str, dict[str, Rates]], width: float, height: float
+) -> tuple[Figure, list[SubFigure]]:
+    """Return a figure and one titled row in it per setting, high enough for the legend."""
+    most = max(len(optimizers) for optimizers in settings.values())
+    figure = _figure(width, 0.4 + len(settings) * max(height, 1.0 + 0.23 * most))
+    rows = list(figure.subfigures(len(settings), 1, squeeze=False).flat)
+    for row, setting in zip(rows, settings, strict=True):
+        row.suptitle(setting)
+    return figure, rows
+
+
+def _curve(axes: Axes, runs: list[Run], field: str, index: int, label: str) -> None:
+    """Draw one optimizer's mean against epochs, its band and, where a run diverged, a cross at the end."""
+    epochs = sorted({record["epoch"] for run in runs for record in run})
+    tables = [{record["epoch"]: _number(record.get(field)) for record in run} for run in runs]
+    values = np.array([[table.get(epoch, math.nan) for epoch in epochs] for table in tables])
+    kept = np.isfinite(values).all(axis=0)
+    x, values = np.array(epochs)[kept], values[:, kept] * (1.0 if field == "train_loss" else 100.0)
+    mean = _geometric(values) if field == "train_loss" else values.mean(axis=0)
+    drawn = style(runs[0][0]["optimizer"]) | {"label": label}
+    every = -(-len(x) // 8) or 1
+    axes.plot(x, mean, **drawn, markevery=(index % every, every), zorder=3)
+    _band(axes, x, values, drawn["color"])
+    if len(x) and any(map(_diverged, runs)):
+        axes.scatter(x[-1:], mean[-1:], marker="x", s=70, linewidths=2.2, color=drawn["color"], zorder=4)
+
+
+def _heights(axes: Axes) -> Array:
+    """Return the values of all lines of the axes."""
+    return np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+
+
+def _scale(axes: Axes) -> str:
+    """Return the scale for losses: logarithmic, except where no value is positive (or there is none)."""
+    return "log" if (_heights(axes) > 0).any() else "linear"
+
+
+def _percent(axes: Axes) -> None:
+    """Give errors that differ by more than a factor of five a log axis, which shows the small ones too."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    errors = _heights(axes)
+    if len(errors) and errors.max() > 5 * errors.min() > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _band(axes: Axes, x: Array, values: Array, color: str) -> None:
+    """Shade from the smallest to the largest seed."""
+    if len(values) > 1:
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.13, linewidth=0)
+
+
+def _sensitivity(axes: Axes, name: str, rates: Rates, centre: float) -> None:
+    """Draw one optimizer's final loss against the rate, with a star on the best."""
+    whole = {lr: _final(runs) for lr, runs in rates.items() if not any(map(_diverged, runs))}
+    x = np.array(list(whole)) / centre
+    mean = np.array([_geometric(final) for final in whole.values()])
+    best = _best(rates)
+    drawn = style(name)
+    told = f"best lr {best:.3g}" if best in whole else "runs diverged at every rate"
+    drawn["label"] = f"{name}, {told}"
+    axes.plot(x, mean, **drawn, zorder=3)
+    if max(map(len, whole.values()), default=1) > 1:
+        ends = np.array([(final.min(), final.max()) for final in whole.values()]).T
+        _band(axes, x, ends, drawn["color"])
+    if best in whole:
+        face = "white" if best in (min(rates), max(rates)) else drawn["color"]
+        edge = drawn["color"] if face == "white" else "white"
+        y = float(_geometric(whole[best]))
+        axes.plot(best / centre, y, "*", mfc=face, mec=edge, markersize=15, markeredgewidth=1.3, zorder=5)
+
+
+def _crosses(strip: Axes, name: str, rates: Rates, centre: float) -> None:
+    """Mark, at the height of the optimizer's name, the rates at which runs diverged, with how many."""
+    counts = {lr: count for lr, runs in rates.items() if (count := sum(map(_diverged, runs)))}
+    if counts:
+        x = [lr / centre for lr in counts]
+        strip.scatter(x, [name] * len(x), marker="x", s=36, linewidths=1.8, color=style(name)["color"])
+    for lr, count in counts.items():
+        strip.annotate(
+            f"{count}/{len(rates[lr])}",
+            (lr / centre, name),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
+
+
+def _tidy_strip(strip: Axes, names: list[str]) -> None:
+    """Name the rows of the strip of crosses, or leave it out where nothing diverged."""
+    if not names:
+        strip.remove()
+        return
+    strip.set_title("diverged runs / all runs at that rate", fontsize=SMALL)
+    strip.set_ylim(len(names) - 0.4, -0.6)
+    strip.tick_params(which="both", bottom=False, labelbottom=False, left=False, labelsize=SMALL)
+    strip.spines[:].set_visible(False)
+    strip.grid(True, axis="y", color="0.9", linewidth=0.6)
+    strip.set_axisbelow(True)
+
+
+def _tidy(axes: Axes) -> None:
+    """Leave the lines of the axes that carry a scale, and a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend(row: SubFigure, axes: Axes) -> None:
+    """Put the legend of the axes to the right of the row, where it covers no curve."""
+    row.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside right center",
+        frameon=False,
+        fontsize=SMALL,
+        handlelength=3.4,
+    )
+
+
+def _note(figure: Figure, text: str) -> None:
+    """Say below the panels how to read them."""
+    figure.supxlabel(text, fontsize=SMALL, color="0.3")
+
+
+# Norms
+
+
+def _norm_panels(
+    norms: Iterable[Record], optimizers: Iterable[str] | None
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return title → records, one title per optimizer and learning rate, and the names of the blocks."""
+    found: dict[str, dict[float, list[Record]]] = {}
+    for record in norms:
+        if record.get("kind") != "header":
+            found.setdefault(record["optimizer"], {}).setdefault(record["lr"], []).append(record)
+    names = list(found) if optimizers is None else list(optimizers)
+    panels: dict[str, list[Record]] = {}
+    for name in names if found else []:
+        for lr, rows in choose(found, name, "optimizer").items():
+            runs = len({(row.get("run"), row.get("seed")) for row in rows})
+            panels[f"{name}, lr {lr:.3g}" + (f", {runs} runs" if runs > 1 else "")] = rows
+    if not panels:
+        raise ValueError("no norms to draw: the list holds no step of a run (was the recording of norms on?)")
+    different = {tuple(map(str, row["blocks"])) for rows in panels.values() for row in rows}
+    if len(different) > 1:
+        lengths = ", ".join(str(n) for n in sorted(map(len, different)))
+        raise ValueError(
+            f"the runs do not have the same blocks ({lengths} of them): give the norms of one model at a time"
+        )
+    return panels, list(different.pop())
+
+
+def _norm_grid(count: int, blocks: list[str]) -> tuple[Figure, list[Axes]]:
+    """Return a figure and, in it, axes with steps to the right and blocks upwards."""
+    columns = count if count <= 3 else 2
+    rows = -(-count // columns)
+    height = 1.6 + 0.08 * max(len(blocks), 12)
+    figure = _figure(2.2 + (3.6 if columns == 3 else 4.4) * columns, 1.0 + height * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    every = -(-len(blocks) // 16)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("block (first layer at the bottom)")
+        axes.set_yticks(range(0, len(blocks), every), labels=blocks[::every], fontsize=SMALL)
+    used, spare = list(grid.flat)[:count], list(grid.flat)[count:]
+    for axes in used[-columns:]:
+        axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
+    for axes in spare:
+        axes.remove()
+    return figure, used
+
+
+def _log_norms(rows: list[Record], quantity: str) -> tuple[Array, Array]:
+    """Return the edges of the columns, and log10 of the geometric mean norm by block and column."""
+    steps, where = np.unique([row["step"] for row in rows], return_inverse=True)
+    columns = min(len(steps), MAX_COLUMNS)
+    starts = np.arange(columns) * len(steps) // columns
+    edges = np.append(steps[starts], 2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1) - 0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log10(np.array([row[quantity] for row in rows], dtype=np.float64))
+        sums = np.zeros((columns, logs.shape[1]))
+        column = np.searchsorted(starts, where, side="right") - 1
+        np.add.at(sums, column, logs)
+    return edges, (sums / np.bincount(column, minlength=columns)[:, None]).T
+
+
+def _limits(values: Array) -> tuple[float, float]:
+    """Return the range of the colours, never of width zero."""
+    if not len(values):
+        return -1.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high - low > 1e-6 else (low - 0.5, high + 0.5)

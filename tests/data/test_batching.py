@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minibng.data import Batches, Dataset, batches
+
+
+def numbered(n: int) -> Dataset:
+    """Sample i is the row [i, -i], with target i."""
+    i = np.arange(n)
+    return Dataset(np.column_stack([i, -i]).astype(np.float32), i)
+
+
+def order(epoch: Batches) -> list[int]:
+    return [int(i) for _, y in epoch for i in y]
+
+
+@settings(derandomize=True)
+@given(
+    st.data(), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(0, 2**70), st.integers(0, 10**6)
+)
+def test_each_sample_once(draw, n: int, shuffle: bool, drop_last: bool, seed: int, epoch: int) -> None:
+    size = draw.draw(st.integers(1, n))
+    made = batches(numbered(n), size, seed, epoch, shuffle=shuffle, drop_last=drop_last)
+    pairs = list(made)
+    assert len(made) == len(pairs) == (n // size if drop_last else -(-n // size))
+    seen = order(made)
+    assert len(set(seen)) == len(seen) == (n - n % size if drop_last else n)
+    assert set(seen) <= set(range(n))
+    assert all(len(x) == len(y) == size for x, y in (pairs if drop_last else pairs[:-1]))
+    for x, y in pairs:
+        np.testing.assert_array_equal(x, np.column_stack([y, -y]))
+
+
+def test_order_is_numpys_permutation_of_seed_and_epoch() -> None:
+    for seed, epoch in [(0, 0), (0, 1), (1, 0), (7, 3)]:
+        expected = np.random.default_rng([seed, epoch]).permutation(50).tolist()
+        assert order(batches(numbered(50), 8, seed, epoch)) == expected
+        assert order(batches(numbered(50), 8, seed, epoch, drop_last=True)) == expected[:48]
+
+
+def test_order_depends_on_seed_epoch_and_length_only() -> None:
+    dataset, state = numbered(50), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = order(batches(dataset, 8, seed=3, epoch=5))
+    assert order(batches(dataset, 11, seed=3, epoch=5)) == first
+    other = Dataset(np.zeros((50, 1)), dataset.y)
+    assert order(batches(other, 8, seed=3, epoch=5)) == first
+    assert order(batches(dataset, 8, seed=3, epoch=6)) != first
+    assert order(batches(dataset, 8, seed=4, epoch=5)) != first
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_iterating_twice_gives_the_same_and_two_iterators_do_not_disturb_each_other() -> None:
+    epoch = batches(numbered(20), 6)
+    assert order(epoch) == order(epoch)
+    left = [(a[1].tolist(), b[1].tolist()) for a, b in zip(epoch, epoch, strict=True)]
+    assert all(a == b for a, b in left)
+
+
+def test_without_shuffling_the_order_is_that_of_the_data() -> None:
+    assert order(batches(numbered(10), 4, seed=1, epoch=2, shuffle=False)) == list(range(10))
+    assert order(batches(numbered(10), 4, shuffle=False, drop_last=True)) == list(range(8))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_batches_are_fresh_contiguous_and_writable(shuffle: bool, layout: str) -> None:
+    x = np.asarray(np.arange(24, dtype=np.float32).reshape(8, 3), order=layout)
+    dataset = Dataset(x.copy(order="K"), np.arange(8))
+    for bx, by in batches(dataset, 8, shuffle=shuffle):
+        assert bx.flags.c_contiguous and bx.flags.owndata and by.flags.owndata
+        assert (bx.dtype, by.dtype) == (np.float32, np.int64)
+        bx[:], by[:] = -1, -1
+    np.testing.assert_array_equal(dataset.x, x)
+    np.testing.assert_array_equal(dataset.y, np.arange(8))
+
+
+def test_one_batch_of_everything() -> None:
+    assert len(batches(numbered(5), 5)) == len(batches(numbered(5), np.int64(5), drop_last=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"size": 0}, ValueError, "batch size must be at least 1; got 0"),
+        ({"size": -3}, ValueError, "batch size must be at least 1; got -3"),
+        ({"size": 2.0}, TypeError, "batch size must be a whole number; got 2.0"),
+        ({"size": "8"}, TypeError, "batch size must be a whole number; got '8'"),
+        ({"size": True}, TypeError, "batch size must be a whole number; got True"),
+        (
+            {"size": 11},
+            ValueError,
+            "batch size 11 is more than the 10 samples of the data set; choose at most 10",
+        ),
+        ({"size": 2, "epoch": -1}, ValueError, "epoch must be at least 0; got -1"),
+        ({"size": 2, "epoch": 0.5}, TypeError, "epoch must be a whole number; got 0.5"),
+        ({"size": 2, "seed": -1}, ValueError, "seed must be at least 0; got -1"),
+        ({"size": 2, "seed": None}, TypeError, "seed must be a whole number; got None"),
+    ],
+)
+def test_errors_come_at_the_call(arguments, error, message) -> None:
+    with pytest.raises(error) as caught:
+        batches(numbered(10), **arguments)
+    assert str(caught.value) == message
+
+
+def test_a_split_or_a_pair_of_arrays_is_refused_with_advice() -> None:
+    from minibng.data import Split
+
+    part = numbered(4)
+    split = Split(part, part, part, "name", 4, "source")
+    with pytest.raises(TypeError, match=r"not of a Split; pass one of its parts, such as split\.train$"):
+        batches(split, 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not of a tuple; pass data\.Dataset\(x, y\)$"):
+        batches((part.x, part.y), 2)  # type: ignore[arg-type]
