@@ -24,14 +24,8 @@ COMPARE: dict[type[ast.cmpop], str] = {
     **{ast.Eq: "equal", ast.NotEq: "not_equal"},
 }
 FUNCTIONS = {"sqrt": 1, "abs": 1, "exp": 1, "log": 1, "tanh": 1, "sign": 1, "maximum": 2, "minimum": 2}
-_HELPERS = [
-    "negative",
-    "square",
-    "where",
-    "copyto",
-    *COMPARE.values(),
-    *(name for name, _ in OPERATORS.values()),
-]
+_HELPERS = ["negative", "square", "where", "copyto"]  # with the functions: no names for anything else
+_HELPERS += [*COMPARE.values(), *(name for name, _ in OPERATORS.values())]
 _NUMPY = {name: getattr(np, name) for name in [*FUNCTIONS, *_HELPERS]}
 
 Expression: TypeAlias = str | tuple[Any, ...]
@@ -131,10 +125,9 @@ class _Reader:
         raise FormulaError(f"{self.name}, line {line}: `{text}`: {why}")
 
     def new(self, node: ast.AST, name: str) -> str:
-        taken = name in _NUMPY or name.startswith("_") or "__" in name
-        return (
-            self.fail(node, "a new name is no function, begins with no _ and holds no __") if taken else name
-        )
+        if name in _NUMPY or name.startswith("_") or "__" in name:
+            self.fail(node, "a new name is no function, begins with no _ and holds no __")
+        return name
 
     def statements(self) -> Iterator[Statement]:
         for node in self.body:
@@ -143,7 +136,9 @@ class _Reader:
                     value = self.read(right)
                 case _:
                     self.fail(node, "only `name = expression` stands between docstring and return")
-            shared = self.new(node, name) if name in self.returned else f"{self.name}__{self.new(node, name)}"
+            shared = self.new(node, name)
+            if name not in self.returned:
+                shared = f"{self.name}__{name}"
             self.env[name] = value if isinstance(value, _Scalar) else shared
             if not isinstance(value, _Scalar):
                 yield Statement(shared, value, ast.unparse(node))
@@ -176,7 +171,7 @@ class _Reader:
         operands = [self.read(a) for a in args]
         if all(isinstance(a, _Scalar) for a in operands):
             return (
-                _Scalar(text.format(*operands)) if text else self.fail(node, f"{operation} without an array")
+                _Scalar(text.format(*operands)) if text else self.fail(node, f"{operation} of scalars only")
             )
         return (operation, *(self.constant(a) if isinstance(a, _Scalar) else a for a in operands))
 
@@ -189,6 +184,15 @@ def _names(expression: Expression) -> set[str]:
     if isinstance(expression, str):
         return {expression}
     return set().union(*(_names(operand) for operand in expression[1:]))
+
+
+def _live(statements: Sequence[Statement], written: Sequence[str]) -> tuple[Statement, ...]:
+    live, kept = set(written), list[Statement]()
+    for statement in reversed(statements):
+        if statement.target in live:
+            live = live - {statement.target} | _names(statement.expression)
+            kept.append(statement)
+    return tuple(reversed(kept))
 
 
 def parse(
@@ -245,14 +249,10 @@ def parse(
     ]:
         if wrong:
             raise FormulaError(f"{name}: {', '.join(sorted(wrong))} {why}")
-    live, kept = set(written), list[Statement]()
-    for statement in reversed(statements):
-        if statement.target in live:
-            live = live - {statement.target} | _names(statement.expression)
-            kept.insert(0, statement)
+    kept = _live(statements, written)
     read = set().union(*(_names(s.expression) for s in kept))
     constants = {c: text for text, c in hoisted.items() if c in read}
-    return Formula(name, arrays, written, scalars, constants, tuple(kept))
+    return Formula(name, arrays, written, scalars, constants, kept)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,13 @@ def swap(a, b):
     return a, b
 
 
+def late(a, b):
+    t = a
+    a = a * b
+    b = (t - b) * (t + b)
+    return a, b
+
+
 def functions(a, b, *, k):
     a = sign(a) * log(abs(a) + k) - exp(-abs(b))
     b = maximum(b, tanh(a)) + minimum(-b, 0.5) * -k + (2.0 - k) ** 2
@@ -122,6 +129,7 @@ CASES = [  # functions, scalars, read-only names
     ([right, twice], {}, ["b"]),
     ([old_value], {"k": 0.3}, []),
     ([swap], {}, []),
+    ([late], {}, []),
     ([functions], {"k": 0.7}, []),
     ([choice], {"k": 0.7}, []),
     ([local, local_too], {"scale": 0.1}, []),
@@ -150,7 +158,15 @@ def pure(chain, arrays, scalars):
 
 def returns(f):
     formula = {scaled: "g", adam: "m v u", adam_means: "m v u", swapped: "m v u", momentum: "m u"}
-    formula |= {adadelta: "sq acc u", descend: "x", twice: "a", right: "a", old_value: "a b", swap: "a b"}
+    formula |= {
+        adadelta: "sq acc u",
+        descend: "x",
+        twice: "a",
+        right: "a",
+        old_value: "a b",
+        swap: "a b",
+        late: "a b",
+    }
     formula |= {functions: "a b", choice: "a b", local: "m", local_too: "t"}
     return formula[f].split()
 
@@ -320,6 +336,7 @@ def test_source():
         (partial(render, right), 1),
         (partial(render, old_value), 1),
         (partial(render, swap), 1),
+        (partial(render, late), 2),
     ],
 )
 def test_number_of_temporaries(make, count):
@@ -475,9 +492,9 @@ UNSUPPORTED = [
     (text, 1, '"2"', "a formula holds"),
     (truth, 1, "True", "a formula holds"),
     (unknown_name, 1, "h", "a formula holds"),
-    (scalar_call, 1, "sqrt(b)", "sqrt without an array"),
-    (scalar_where, 1, "where(g > b, b, 0.0)", "where without an array"),
-    (scalar_test, 1, "where(b > 0, g, -g)", "greater without an array"),
+    (scalar_call, 1, "sqrt(b)", "sqrt of scalars only"),
+    (scalar_where, 1, "where(g > b, b, 0.0)", "where of scalars only"),
+    (scalar_test, 1, "where(b > 0, g, -g)", "greater of scalars only"),
     (scalar_result, 2, "return g, c", "c is not an array of this formula"),
     (not_a_name, 1, "return g + 1", "plain names"),
     (no_return, 1, "g = -g", "ends with `return"),
