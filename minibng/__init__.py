@@ -1,6 +1,6 @@
 """minibng: block-normalized gradients, in NumPy and CuPy, with an autodiff small enough to read."""
 
-from minibng import data, nn, optim
+from minibng import data, nn, optim, train
 from minibng.autodiff import TraceError, check_grads, fused, grad, hvp, ops, primitive, value_and_grad, vjp
 from minibng.backend import asarray, to_host
 from minibng.params import Layout, Params
@@ -22,6 +22,7 @@ __all__ = [
     "optim",
     "primitive",
     "to_host",
+    "train",
     "value_and_grad",
     "vjp",
 ]

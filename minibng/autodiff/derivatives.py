@@ -49,7 +49,11 @@ def _check_floating(leaves: Sequence[Any], where: str) -> None:
         value = raw(leaf)
         if isinstance(value, float) or getattr(getattr(value, "dtype", None), "kind", "") == _FLOATS:
             continue
-        kind = f"{value.dtype} array of shape {value.shape}" if hasattr(value, "dtype") else f"{type(value).__name__}"
+        kind = (
+            f"{value.dtype} array of shape {value.shape}"
+            if hasattr(value, "dtype")
+            else f"{type(value).__name__}"
+        )
         place = where if len(leaves) == 1 else f"{where}, leaf {i}"
         raise TypeError(
             f"{place} is a {kind}; derivatives need floating-point input: use .astype('float64'), or 3.0 for 3, or "
@@ -102,7 +106,9 @@ def _outside(tree: Any) -> Any:
     return rebuild([x.value if type(x) is Traced and not x.trace.alive else x for x in leaves])
 
 
-def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """Make a function that returns f's value and its gradient, ∂f/∂(argument ``argnums``).
 
     Parameters
@@ -139,7 +145,9 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         tracing = _Tracing(f, args, wanted, kwargs)
         if has_aux and not (isinstance(tracing.out, tuple) and len(tracing.out) == 2):
-            raise TypeError(f"has_aux=True needs a function that returns (value, aux), got {type(tracing.out).__name__}")
+            raise TypeError(
+                f"has_aux=True needs a function that returns (value, aux), got {type(tracing.out).__name__}"
+            )
         value, aux = tracing.out if has_aux else (tracing.out, None)
         tracing.out = None
         _check_scalar(value)
@@ -155,8 +163,13 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
 def _check_scalar(value: Any) -> None:
     if value is None:
         raise TypeError("the function returned None; does it lack a return statement?")
-    if not isinstance(raw(value), (float, int)) and getattr(getattr(raw(value), "dtype", None), "kind", "") != _FLOATS:
-        raise TypeError(f"a gradient needs a floating-point scalar, the function returned {type(raw(value)).__name__}")
+    if (
+        not isinstance(raw(value), (float, int))
+        and getattr(getattr(raw(value), "dtype", None), "kind", "") != _FLOATS
+    ):
+        raise TypeError(
+            f"a gradient needs a floating-point scalar, the function returned {type(raw(value)).__name__}"
+        )
     if shape_of(value):
         raise ValueError(
             f"a gradient needs a scalar, the function returned an array of shape {shape_of(value)}: take np.mean or "
@@ -164,7 +177,9 @@ def _check_scalar(value: Any) -> None:
         )
 
 
-def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """Make a function that returns the gradient of f; with ``has_aux`` ``(gradient, aux)``. See `value_and_grad`.
 
     Examples
@@ -288,7 +303,9 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, rtol: float =
     leaves = [raw(leaf) for leaf in flatten(list(args))[0]]
     if any(np.result_type(leaf) != np.float64 for leaf in leaves):
         kinds = sorted({str(np.result_type(leaf)) for leaf in leaves})
-        raise TypeError(f"check_grads needs float64 input (differences in less would measure rounding), got {kinds}")
+        raise TypeError(
+            f"check_grads needs float64 input (differences in less would measure rounding), got {kinds}"
+        )
     _check_order(f, args, np.random.default_rng(seed), order, rtol, "derivative")
 
 
@@ -313,7 +330,9 @@ def _check_order(f: Any, args: Any, rng: np.random.Generator, order: int, rtol: 
     measured = (4 * fine - coarse) / 3
     scale = max(abs(exact), abs(measured), float(sum(np.sum(np.abs(t)) for t in terms)), 1e-8)
     if not abs(exact - measured) <= rtol * scale:
-        raise AssertionError(f"{what} along a random direction is {exact:.12g}, differences give {measured:.12g}")
+        raise AssertionError(
+            f"{what} along a random direction is {exact:.12g}, differences give {measured:.12g}"
+        )
     if order > 1:
 
         def pulled(*xs: Any) -> Any:

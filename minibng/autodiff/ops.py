@@ -198,13 +198,17 @@ def sum(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.max, np.amax))
+@primitive(
+    lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.max, np.amax)
+)
 def max(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """Return the largest entry over ``axis``; ties share the gradient equally."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.min, np.amin))
+@primitive(
+    lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.min, np.amin)
+)
 def min(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """Return the smallest entry over ``axis``; ties share the gradient equally."""
     return np.min(x, axis=axis, keepdims=keepdims)
@@ -317,13 +321,13 @@ def ravel(x: Array) -> Array:
     return reshape(x, (-1,))
 
 
-def _split_like(
-    g: Array, y: Array, argnums: Sequence[int], *arrays: Array, axis: int
-) -> list[Array]:
+def _split_like(g: Array, y: Array, argnums: Sequence[int], *arrays: Array, axis: int) -> list[Array]:
     """Cut the cotangent of a concatenation where its parts were joined."""
     ends = np.cumsum([shape_of(a)[axis] for a in arrays])
     lead = (slice(None),) * (axis % len(shape_of(g)))
-    return [getitem(g, (*lead, slice(int(ends[i]) - shape_of(arrays[i])[axis], int(ends[i])))) for i in argnums]
+    return [
+        getitem(g, (*lead, slice(int(ends[i]) - shape_of(arrays[i])[axis], int(ends[i])))) for i in argnums
+    ]
 
 
 @primitive(every=_split_like)
@@ -389,10 +393,16 @@ def _varargs(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     **{"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": _power_of, "matmul": matmul},
-    **{"r" + n: _swapped(f) for n, f in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}.items()},
+    **{
+        "r" + n: _swapped(f)
+        for n, f in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}.items()
+    },
     **{"rpow": _swapped(power), "rmatmul": _swapped(matmul), "neg": negative, "abs": abs, "getitem": getitem},
     **{n: _compare(getattr(np, f)) for n, f in {"lt": "less", "le": "less_equal", "gt": "greater"}.items()},
-    **{n: _compare(getattr(np, f)) for n, f in {"ge": "greater_equal", "eq": "equal", "ne": "not_equal"}.items()},
+    **{
+        n: _compare(getattr(np, f))
+        for n, f in {"ge": "greater_equal", "eq": "equal", "ne": "not_equal"}.items()
+    },
     "pos": lambda x: x,
     "iter": lambda x: iter([getitem(x, i) for i in range(len(x))]),
 }
@@ -418,11 +428,22 @@ for _name, _function in _METHODS.items():
     setattr(Traced, _name, _function)
 
 _PLAIN = "less less_equal greater greater_equal equal not_equal isfinite isnan isinf shape ndim size zeros_like ones_like"
-for _name in (*_PLAIN.split(), "argmax", "argmin", "argsort", "floor", "ceil", "sign", "rint", "array_equal", "allclose"):
+for _name in (
+    *_PLAIN.split(),
+    "argmax",
+    "argmin",
+    "argsort",
+    "floor",
+    "ceil",
+    "sign",
+    "rint",
+    "array_equal",
+    "allclose",
+):
     if _name not in __all__:
-        NUMPY_NAMES[getattr(np, _name)] = (
-            lambda f: lambda *args, **kwargs: f(*map(raw, args), **kwargs)
-        )(getattr(np, _name))
+        NUMPY_NAMES[getattr(np, _name)] = (lambda f: lambda *args, **kwargs: f(*map(raw, args), **kwargs))(
+            getattr(np, _name)
+        )
 
 NUMPY_HINTS.update(
     median="sort the plain values and index: x[np.argsort(…)[n // 2]]",

@@ -120,7 +120,9 @@ class Traced:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise TraceError(f"np.{ufunc.__name__}.{method} has no derivative here; use np.{ufunc.__name__} or np.sum")
+            raise TraceError(
+                f"np.{ufunc.__name__}.{method} has no derivative here; use np.{ufunc.__name__} or np.sum"
+            )
         return _numpy_call(ufunc, inputs, kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -133,10 +135,14 @@ class Traced:
         )
 
     def __float__(self) -> float:
-        raise TraceError("float() of a traced value would lose its derivative; use NumPy's functions (np.exp, not math.exp)")
+        raise TraceError(
+            "float() of a traced value would lose its derivative; use NumPy's functions (np.exp, not math.exp)"
+        )
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise TraceError("traced values cannot be written to in place; build a new one with np.where or np.concatenate")
+        raise TraceError(
+            "traced values cannot be written to in place; build a new one with np.where or np.concatenate"
+        )
 
 
 def _numpy_call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -352,7 +358,9 @@ def _backward(grads: dict[Port, Any], consume: bool) -> None:
             continue
         if isinstance(node.value, tuple):
             ports = [(node, i) for i in range(len(node.value))]
-            g = tuple(grads.pop(p) if p in grads else _zeros(v) for p, v in zip(ports, node.value, strict=True))
+            g = tuple(
+                grads.pop(p) if p in grads else _zeros(v) for p, v in zip(ports, node.value, strict=True)
+            )
         else:
             g = grads.pop((node, 0))
         for port, i, g_i in zip(node.parents, node.argnums, node.pull(g, node), strict=True):

@@ -97,5 +97,3 @@ class Backend(ABC):
     @abstractmethod
     def check_indices(self, index: Array, size: int, what: str) -> None:
         """Raise IndexError where an entry is outside 0 … size−1; on a device only in debug mode."""
-
-

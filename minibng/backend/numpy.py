@@ -55,7 +55,11 @@ class NumpyBackend(Backend):
         return BlockNorms(np.array(root, dtype=np.float64), np.array(exponent, dtype=np.int32))
 
     def scale_blocks(
-        self, tensors: Sequence[HostArray], blocks: Sequence[Sequence[int]], norms: BlockNorms, lengths: HostArray
+        self,
+        tensors: Sequence[HostArray],
+        blocks: Sequence[Sequence[int]],
+        norms: BlockNorms,
+        lengths: HostArray,
     ) -> list[HostArray]:
         """Return new arrays in which block i has the norm lengths[i] and the direction that it had."""
         out = [np.array(t, order="C") for t in tensors]
@@ -66,7 +70,9 @@ class NumpyBackend(Backend):
                     scale(tensors[i], *to, single, out[i])
         return out
 
-    def stepper(self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> "PieceStepper":
+    def stepper(
+        self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]
+    ) -> "PieceStepper":
         """Return the formula, rendered for NumPy, with its scratch memory."""
         return PieceStepper(formula, like, blocks)
 

@@ -56,7 +56,12 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} defines no __call__(p, x, *, train=False)")
 
     def init(
-        self, seed: int = 0, *, device: str = "cpu", dtype: str | np.dtype[Any] = "float32", blocks: str = "layer"
+        self,
+        seed: int = 0,
+        *,
+        device: str = "cpu",
+        dtype: str | np.dtype[Any] = "float32",
+        blocks: str = "layer",
     ) -> Params:
         """Make the parameters x = (x^1, …, x^B), drawn on the host: the same on every device.
 
@@ -134,4 +139,6 @@ def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axe
         raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
     dtype = next(p[name].dtype for name in layer.tensors())
     if x.dtype != dtype:
-        raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')")
+        raise TypeError(
+            f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')"
+        )

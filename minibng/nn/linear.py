@@ -21,7 +21,9 @@ def _forward(x: Array, w: Array, b: Array) -> tuple[Array, None]:
     return y.reshape(*x.shape[:-1], w.shape[1]), None
 
 
-def _backward(g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Array) -> list[Any]:
+def _backward(
+    g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Array
+) -> list[Any]:
     g2, x2 = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
     return [
         np.matmul(g2, w.T).reshape(x.shape) if 0 in argnums else None,

@@ -27,7 +27,9 @@ def _forward(logits: Array, labels: Array) -> tuple[Array, Array]:
     return np.sum(np.log(total[:, 0]) - picked) / t.shape[0], p
 
 
-def _backward(g: Array, y: Array, p: Array, argnums: Sequence[int], logits: Array, labels: Array) -> list[Any]:
+def _backward(
+    g: Array, y: Array, p: Array, argnums: Sequence[int], logits: Array, labels: Array
+) -> list[Any]:
     _, t, target = _rows(logits, labels)
     scale = g / t.shape[0]
     d = p * scale
@@ -72,7 +74,9 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if not is_label_array(labels):
         raise TypeError(f"labels are integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
     if len(shape) == 0 or labels.shape != shape[:-1]:
-        raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}")
+        raise ValueError(
+            f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}"
+        )
     if labels.size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
     backend_of(labels).check_indices(labels, shape[-1], f"labels for {shape[-1]} classes")

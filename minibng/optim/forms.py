@@ -57,7 +57,9 @@ def register(rule: R) -> R:
     """
     cls: Any = rule if isinstance(rule, type) else type(rule)
     if not (callable(getattr(cls, "init", None)) and callable(getattr(cls, "update", None))):
-        raise TypeError(f"a step rule has the methods init(like) and update(state, g); {cls.__name__} lacks one")
+        raise TypeError(
+            f"a step rule has the methods init(like) and update(state, g); {cls.__name__} lacks one"
+        )
     if cls.__name__ in _BY_CLASS:
         raise ValueError(f"there is an optimizer named {cls.__name__} already")
     make: Callable[..., StepRule] = rule if isinstance(rule, type) else lambda: rule  # type: ignore[assignment, return-value]
@@ -76,7 +78,9 @@ def unregister(name: str) -> None:
 def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str | None) -> type[Optimizer]:
     """Make the optimizer class of one rule in one form."""
     hyper = inspect.signature(make).parameters
-    common = [p for n, p in inspect.signature(Optimizer.__init__).parameters.items() if n not in ("self", "rule")]
+    common = [
+        p for n, p in inspect.signature(Optimizer.__init__).parameters.items() if n not in ("self", "rule")
+    ]
     if ending:
         common = [p for p in common if p.name != "normalize"]
     ours = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in hyper.values()]

@@ -65,7 +65,9 @@ def _array_blocks(blocks: Any, n: int) -> tuple[tuple[int, ...], ...]:
         raise ValueError(f"blocks of plain arrays are 'tensor', 'global' or lists of indices, got {blocks!r}")
     members = tuple(tuple(int(i) for i in block) for block in blocks)
     if sorted(i for block in members for i in block) != list(range(n)):
-        raise ValueError(f"blocks must name each of the {n} arrays exactly once, got {[list(b) for b in members]}")
+        raise ValueError(
+            f"blocks must name each of the {n} arrays exactly once, got {[list(b) for b in members]}"
+        )
     return members
 
 
@@ -78,19 +80,27 @@ def _check_tensors(target: _Target) -> None:
         if not is_array(t) or not hasattr(t, "flags"):
             raise TypeError(f"{name} is a {type(t).__name__}, not an array")
         if t.dtype == np.float16:
-            raise TypeError(f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that")
+            raise TypeError(
+                f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that"
+            )
         if t.dtype not in (np.float32, np.float64):
             raise TypeError(f"{name} is {t.dtype}; parameters are float32 or float64: use .astype")
         if t.dtype != first.dtype:
-            raise TypeError(f"{name} is {t.dtype}, {target.names[0]} is {first.dtype}: parameters have one dtype")
+            raise TypeError(
+                f"{name} is {t.dtype}, {target.names[0]} is {first.dtype}: parameters have one dtype"
+            )
         if not t.flags.c_contiguous:
-            raise ValueError(f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray")
+            raise ValueError(
+                f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray"
+            )
         if not getattr(t.flags, "writeable", True):
             raise ValueError(f"{name} is read-only, so it cannot be stepped in place: pass a copy")
     for i, t in enumerate(target.tensors):
         for j in range(i):
             if target.layout is None and np.may_share_memory(t, target.tensors[j]):
-                raise ValueError(f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice")
+                raise ValueError(
+                    f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice"
+                )
 
 
 class Optimizer:
@@ -219,7 +229,9 @@ class Optimizer:
         results = [self.rule.update(self.state[n], g) for n, g in zip(target.names, grads, strict=True)]
         for name, t, (u, _) in zip(target.names, target.tensors, results, strict=True):
             if u.shape != t.shape:
-                raise ValueError(f"the rule returned a direction of shape {u.shape} for {name} of shape {t.shape}")
+                raise ValueError(
+                    f"the rule returned a direction of shape {u.shape} for {name} of shape {t.shape}"
+                )
         for name, t, (u, state) in zip(target.names, target.tensors, results, strict=True):
             t -= lr * u
             self.state[name] = state
@@ -238,7 +250,9 @@ class Optimizer:
             raise ValueError(f"the gradient is a list of {len(target.tensors)} arrays, got {got}")
         for name, t, g in zip(target.names, target.tensors, grad, strict=True):
             if not is_array(g) or backend_of(g) is not self._backend:
-                raise TypeError(f"the gradient of {name} is a {type(g).__name__}, not an array on the parameters' device")
+                raise TypeError(
+                    f"the gradient of {name} is a {type(g).__name__}, not an array on the parameters' device"
+                )
             if g.shape != t.shape:
                 raise ValueError(f"the gradient of {name} has shape {g.shape}, {name} has {t.shape}")
             if g.dtype != t.dtype:
@@ -266,7 +280,10 @@ class Optimizer:
 
     def _partition(self) -> dict[str, list[str]]:
         names = self._target.names
-        return {b: [names[i] for i in block] for b, block in zip(self.block_names, self._target.blocks, strict=True)}
+        return {
+            b: [names[i] for i in block]
+            for b, block in zip(self.block_names, self._target.blocks, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, as NumPy copies keyed by tensor name, with the partition."""
@@ -292,7 +309,9 @@ class Optimizer:
         mine = {"rule": type(self.rule).__name__, "normalize": self.normalize, "blocks": self._partition()}
         for key, value in mine.items():
             if saved[key] != value:
-                raise ValueError(f"the saved state is of another optimizer: {key} was {saved[key]!r}, here {value!r}")
+                raise ValueError(
+                    f"the saved state is of another optimizer: {key} was {saved[key]!r}, here {value!r}"
+                )
         for name, state in self.state.items():
             here, there = dict(_arrays(state)), dict(_arrays(saved["state"][name]))
             for key in here.keys() | there.keys():
@@ -320,7 +339,9 @@ def _normalizer(normalize: str | None, **settings: float | None) -> Normalizer |
     for name in given:
         if belongs[name] != normalize:
             raise ValueError(f"{name} is a setting of normalize={belongs[name]!r}, not of {normalize!r}")
-    made: Normalizer | None = None if normalize is None else choose(NORMALIZERS, normalize, "normalizer")(**given)
+    made: Normalizer | None = (
+        None if normalize is None else choose(NORMALIZERS, normalize, "normalizer")(**given)
+    )
     return made
 
 

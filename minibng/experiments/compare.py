@@ -1,0 +1,231 @@
+"""The protocol of a fair comparison: equal grids, equal seeds, one rate chosen by a stated rule, verdicts from pairs.
+
+Every optimizer gets the same number of learning rates with the same ratio around a centre of its own. A best rate at the
+edge of its grid is marked and that grid extended once. The rate is chosen by final training loss; a diverged run ranks
+worst. With fresh seeds, rates are chosen on one set of seeds and everything is reported on another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting
+from minibng.experiments.pool import Pool
+from minibng.experiments.statistics import Finding, Interval, judge, t_interval
+from minibng.train import Epoch, History
+
+TINY_LOSS = 1e-12
+"""Losses are compared as logarithms; smaller ones, which float32 does not tell from 0, count as this."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished job."""
+
+    number: int
+    job: Job
+    history: History
+
+    @property
+    def last(self) -> Epoch:
+        """What was measured at the end of the last epoch."""
+        return self.history.epochs[-1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: an optimizer at its chosen rate in one setting, over seeds.
+
+    ``loss`` is the geometric mean of the final training loss and its interval, ``error`` the mean test error (a
+    fraction); both leave out diverged runs, which are counted. ``edge`` marks a rate at the edge of the grid.
+    """
+
+    setting: Setting
+    optimizer: str
+    lr: float
+    edge: bool
+    loss: Interval
+    error: Interval
+    seconds: float
+    diverged: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what the runs say of its primary comparison."""
+
+    claim: Claim
+    finding: Finding
+    baseline: Row
+    treatment: Row
+
+
+@dataclass
+class Comparison:
+    """Everything that a comparison found: its runs in the order of the declaration, the table, the verdicts."""
+
+    experiment: Experiment
+    runs: list[Run] = field(default_factory=list)
+    reported: list[Run] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def chosen(self) -> dict[tuple[str, Any], float]:
+        """Return (optimizer, setting) → chosen rate."""
+        return {(row.optimizer, _key(row.setting)): row.lr for row in self.rows}
+
+
+def _key(setting: Setting) -> tuple[Any, ...]:
+    return tuple(sorted(setting.items()))
+
+
+def _log_loss(run: Run) -> float:
+    """Return the logarithm of the final training loss; inf for a diverged run."""
+    return math.inf if run.history.diverged else math.log(max(run.last.train_loss, TINY_LOSS))
+
+
+def grid(centre: float, rates: int) -> list[float]:
+    """Return ``rates`` learning rates with ratio √10 around a centre, rounded to three digits.
+
+    Examples
+    --------
+    >>> grid(0.01, 3)
+    [0.00316, 0.01, 0.0316]
+    """
+    return [float(f"{centre * RATIO ** (k - rates // 2):.3g}") for k in range(rates)]
+
+
+class _Search:
+    """One optimizer in one setting: its grid, its runs so far, its best rate."""
+
+    def __init__(self, experiment: Experiment, setting: Setting, optimizer: str, rates: int) -> None:
+        self.setting, self.optimizer = setting, optimizer
+        self.rates = grid(experiment.centre(optimizer, setting), rates)
+        self.runs: dict[float, list[Run]] = {}
+
+    def best(self) -> float:
+        """Return the rate with the fewest diverged runs and then the lowest mean log final training loss."""
+        return min(self.rates, key=self._rank)
+
+    def _rank(self, lr: float) -> tuple[int, float]:
+        losses = [_log_loss(run) for run in self.runs[lr]]
+        finite = [v for v in losses if math.isfinite(v)]
+        return len(losses) - len(finite), float(np.mean(finite)) if finite else math.inf
+
+    def at_edge(self) -> bool:
+        """Tell whether the best rate is the smallest or largest that was tried."""
+        return self.best() in (min(self.rates), max(self.rates))
+
+    def extend(self) -> float | None:
+        """Add one rate beyond the edge that the best one is at; return it."""
+        best = self.best()
+        if not self.at_edge():
+            return None
+        up = best == max(self.rates)
+        new = float(f"{best * RATIO:.3g}" if up else f"{best / RATIO:.3g}")
+        self.rates = sorted([*self.rates, new])
+        return new
+
+
+def compare(
+    experiment: Experiment,
+    *,
+    settings: Sequence[Setting] | None = None,
+    optimizers: Sequence[str] | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    full: bool = False,
+    workers: int | None = None,
+    show: bool | None = None,
+) -> Comparison:
+    """Run an experiment's comparison.
+
+    Parameters
+    ----------
+    experiment
+        The declaration; the other arguments replace parts of it.
+    full
+        The whole table, with rates chosen on seeds 0 … S−1 and everything reported on seeds S … 2S−1.
+    workers
+        Processes; default one a core.
+
+    Returns
+    -------
+    Comparison
+        Its records are the same whatever the number of processes.
+    """
+    settings = settings or (experiment.full_settings if full else experiment.settings)
+    names = optimizers or (experiment.full_optimizers if full else experiment.optimizers)
+    rates = experiment.full_rates if full else experiment.rates
+    count, length = seeds or experiment.seeds, epochs or experiment.epochs
+    searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
+    result = Comparison(experiment)
+    with Pool(experiment.train, workers, show) as pool:
+
+        def execute(todo: Sequence[tuple[_Search, float]], seeds: range, what: str) -> None:
+            jobs = [
+                Job(s.setting, s.optimizer, lr, seed, length, experiment.batch, seed == seeds[0])
+                for s, lr in todo
+                for seed in seeds
+            ]
+            for job, history in zip(jobs, pool.run(jobs, what), strict=True):
+                result.runs.append(Run(len(result.runs), job, history))
+            fresh = result.runs[-len(jobs) :] if jobs else []
+            for k, (s, lr) in enumerate(todo):
+                s.runs[lr] = fresh[k * len(seeds) : (k + 1) * len(seeds)]
+
+        execute([(s, lr) for s in searches for lr in s.rates], range(count), "runs")
+        execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edges")
+        chosen = [(s, s.best(), s.at_edge()) for s in searches]
+        if full:
+            execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh seeds")
+    for s, lr, edge in chosen:
+        result.reported += s.runs[lr]
+        result.rows.append(_row(s, lr, edge))
+    result.verdicts = _verdicts(experiment, result)
+    return result
+
+
+def _row(search: _Search, lr: float, edge: bool) -> Row:
+    runs = search.runs[lr]
+    kept = [run for run in runs if not run.history.diverged]
+    logs = t_interval([_log_loss(run) for run in kept])
+    errors = t_interval([run.last.test_error for run in kept if run.last.test_error is not None])
+    seconds = float(np.mean([run.last.seconds for run in runs]))
+    loss = Interval(*(math.exp(v) for v in logs))
+    return Row(
+        search.setting, search.optimizer, lr, edge, loss, errors, seconds, len(runs) - len(kept), len(runs)
+    )
+
+
+def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:
+    """Judge every claim whose primary comparison was run."""
+    found: list[tuple[Claim, list[float], Row, Row]] = []
+    for claim in experiment.claims:
+        sides = []
+        for name in (claim.baseline, claim.treatment):
+            rows = [r for r in result.rows if r.optimizer == name and _key(r.setting) == _key(claim.setting)]
+            sides += rows[:1]
+        if len(sides) == 2:
+            found.append((claim, _differences(claim, result), sides[0], sides[1]))
+    findings = judge([d for _, d, _, _ in found]) if found else []
+    return [Verdict(c, f, base, treat) for (c, _, base, treat), f in zip(found, findings, strict=True)]
+
+
+def _differences(claim: Claim, result: Comparison) -> list[float]:
+    """Return treatment − baseline for each seed: of log training losses, or of test errors."""
+    values: dict[str, dict[int, float]] = {}
+    for run in result.reported:
+        if _key(run.job.setting) == _key(claim.setting):
+            error = math.inf if run.last.test_error is None or run.history.diverged else run.last.test_error
+            value = _log_loss(run) if claim.metric == "train_loss" else error
+            values.setdefault(run.job.optimizer, {})[run.job.seed] = value
+    baseline, treatment = values[claim.baseline], values[claim.treatment]
+    with np.errstate(invalid="ignore"):
+        return [float(np.subtract(treatment[seed], baseline[seed])) for seed in baseline]

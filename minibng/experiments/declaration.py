@@ -1,0 +1,88 @@
+"""An experiment is a declaration: what is run, with which grids, and which claims it tests, written before any run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from minibng.train import History
+
+RATIO = 10**0.5
+"""Ratio of neighbouring learning rates, the same for every optimizer."""
+
+Setting = Mapping[str, Any]
+"""What varies between comparisons, not within one: data set, depth, activation, schedule."""
+
+
+class Job(NamedTuple):
+    """One training run."""
+
+    setting: Setting
+    optimizer: str
+    lr: float
+    seed: int
+    epochs: int
+    batch: int
+    record_norms: bool = False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and its one primary comparison: does ``treatment`` beat ``baseline`` in this setting?
+
+    ``metric`` is "train_loss" (compared as log losses) or "test_error"; lower is better.
+    """
+
+    number: str
+    statement: str
+    baseline: str
+    treatment: str
+    metric: str
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `compare` and `run` need to know.
+
+    Parameters
+    ----------
+    name, about
+        For the command line.
+    train
+        ``train(job)`` → History; a module-level function, since runs happen in other processes.
+    centre
+        ``centre(optimizer, setting)`` → the middle of that optimizer's grid of learning rates.
+    centre_source
+        Where the centres come from.
+    settings
+        Of the short default; each is compared on its own.
+    full_settings
+        Of ``--full``.
+    optimizers, full_optimizers
+        Command-line names, baselines first.
+    rates, full_rates
+        How many learning rates, the same for every optimizer.
+    seeds
+        How many seeds, the same ones for every optimizer.
+    claims
+        Written before any run.
+    """
+
+    name: str
+    about: str
+    train: Callable[[Job], History]
+    centre: Callable[[str, Setting], float]
+    centre_source: str
+    settings: tuple[Setting, ...]
+    full_settings: tuple[Setting, ...]
+    optimizers: tuple[str, ...]
+    full_optimizers: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    epochs: int = 10
+    batch: int = 64
+    rates: int = 3
+    full_rates: int = 5
+    seeds: int = 5
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,8 @@
+"""Training: the loop, what it measures, its records."""
+
+from minibng.train import records
+from minibng.train.loop import Epoch, History, fit
+from minibng.train.metrics import Scores, score
+from minibng.train.progress import progress
+
+__all__ = ["Epoch", "History", "Scores", "fit", "progress", "records", "score"]

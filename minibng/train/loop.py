@@ -1,0 +1,209 @@
+"""The training loop: batches, steps, and what is measured on the way."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minibng.autodiff import value_and_grad
+from minibng.backend import Array, HostArray, backend_of
+from minibng.data import Split, batches
+from minibng.optim import NonFiniteError, Optimizer
+from minibng.params import Params
+from minibng.train.metrics import Evaluate, score
+from minibng.train.progress import progress
+
+Loss = Callable[..., Any]
+
+
+@dataclass
+class Epoch:
+    """What was measured at the end of one epoch, on whole data sets, by the parameters as they then were.
+
+    ``train_loss`` is the mean loss of the training split in nats; the errors are fractions misclassified; ``seconds`` is
+    the CPU time spent in training steps so far (evaluation and recording left out).
+    """
+
+    epoch: int
+    train_loss: float
+    val_error: float | None
+    test_error: float | None
+    seconds: float
+    diverged: bool = False
+
+
+@dataclass
+class History:
+    """The record of one training run.
+
+    ``epochs`` starts with epoch 0, before the first step. ``step_losses`` (S,) are the batch losses. With ``norms``
+    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ of the gradient as it came and ‖Δx^i‖ of the step.
+    """
+
+    blocks: tuple[str, ...]
+    epochs: list[Epoch] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    gradient_norms: list[HostArray] = field(default_factory=list)
+    update_norms: list[HostArray] = field(default_factory=list)
+    error: str = ""
+    """Why a diverged run ended."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss or a gradient stopped being finite."""
+        return bool(self.epochs) and self.epochs[-1].diverged
+
+    def __repr__(self) -> str:
+        if not self.epochs:
+            return "History(no epochs)"
+        last = self.epochs[-1]
+        told = f"after {last.epoch} epochs, training loss {last.train_loss:.4g}"
+        if last.val_error is not None:
+            told += f", validation error {last.val_error:.2%}, test error {last.test_error:.2%}"
+        return f"History({told}{', diverged' if last.diverged else ''})"
+
+
+def _losses(model: Any, loss: Loss) -> tuple[Callable[[Params, Array, Array], Any], Evaluate]:
+    """Return the loss to differentiate and the one to evaluate, from either form that ``fit`` takes."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        p for p in inspect.signature(loss).parameters.values() if p.kind in kinds and p.default is p.empty
+    ]
+    if len(needed) not in (2, 3):
+        raise TypeError(
+            f"the loss is loss(output, y) or loss(params, x, y), got {len(needed)} positional parameters"
+        )
+    of_params = len(needed) == 3
+
+    def training(params: Params, x: Array, y: Array) -> Any:
+        return loss(params, x, y) if of_params else loss(model(params, x, train=True), y)
+
+    def evaluation(params: Params, x: Array, y: Array) -> tuple[Any, Any]:
+        output = model(params, x)
+        return (loss(params.copy(), x, y) if of_params else loss(output, y)), output
+
+    return training, evaluation
+
+
+def fit(
+    model: Any,
+    params: Params,
+    opt: Optimizer,
+    loss: Loss,
+    split: Split,
+    epochs: int = 10,
+    batch: int = 128,
+    seed: int = 0,
+    *,
+    drop_last: bool = False,
+    record_norms: bool = False,
+    on_epoch: Callable[[Epoch], Any] | None = None,
+    show: bool | None = None,
+) -> History:
+    """Train a model; return what was measured at the end of each epoch.
+
+    Parameters
+    ----------
+    model
+        A layer, ``model(params, x, train=…)`` → output.
+    params
+        Its parameters, changed in place.
+    opt
+        The optimizer, made on ``params``.
+    loss
+        ``loss(output, y)``, as `nn.cross_entropy`, or ``loss(params, x, y)`` where it needs the parameters. The model is
+        called with train=True for the first form.
+    split
+        The data; validation and test sets are only measured, never trained on.
+    epochs, batch
+        Passes over the training set, and samples a step.
+    seed
+        Of the shuffling: the order depends on (seed, epoch) alone.
+    drop_last
+        Leave out a last, partial batch.
+    record_norms
+        Keep each step's block norms of gradient and update.
+    on_epoch
+        Called with each `Epoch` as it is measured.
+    show
+        Whether to show progress; default: on a terminal.
+
+    Returns
+    -------
+    History
+        A run whose loss or gradient stops being finite ends there, marked diverged: that is a result, not an error.
+
+    Raises
+    ------
+    ValueError
+        For a number of epochs below 0, and as `data.batches`.
+    """
+    if epochs < 0:
+        raise ValueError(f"epochs must be 0 or more, got {epochs}")
+    training, evaluate = _losses(model, loss)
+    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms)
+    bar = progress(range(epochs), what="epochs", show=show)
+    run.measure(0, evaluate, split, on_epoch)
+    for epoch in bar:
+        try:
+            for x, y in batches(split.train, batch, seed=seed, epoch=epoch, drop_last=drop_last):
+                run.step(x, y)
+        except (NonFiniteError, FloatingPointError) as error:
+            run.history.error = str(error)
+        last = run.measure(epoch + 1, evaluate, split, on_epoch)
+        bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
+        if last.diverged:
+            break
+    return run.history
+
+
+class _Run:
+    """One training run in progress: its step, its clock and its history."""
+
+    def __init__(
+        self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool
+    ) -> None:
+        self.value_and_grad, self.params, self.opt = step, params, opt
+        self.history, self.record_norms = history, record_norms
+        self.backend = backend_of(params.flat)
+        self.seconds = 0.0
+        self.losses: list[Any] = []
+
+    def step(self, x: HostArray, y: HostArray) -> None:
+        """Take one training step; the clock runs for this alone."""
+        before = self.params.flat.copy() if self.record_norms else None
+        start = time.process_time()
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, grad = self.value_and_grad(self.params, self.backend.asarray(x), self.backend.asarray(y))
+            self.opt.step(grad)
+        self.seconds += time.process_time() - start
+        self.losses.append(value)
+        if before is not None and self.opt.norms is not None:
+            before -= self.params.flat
+            layout = self.params.layout
+            views = list(layout.views(before).values())
+            blocks = [b.tensors for b in layout.blocks]
+            self.history.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
+            self.history.update_norms.append(
+                self.backend.to_host(self.backend.block_norms(views, blocks).values())
+            )
+
+    def measure(self, epoch: int, evaluate: Evaluate, split: Split, on_epoch: Any) -> Epoch:
+        """Measure the whole splits at the end of an epoch."""
+        self.opt.check()
+        self.history.step_losses += [float(v) for v in self.losses]
+        self.losses.clear()
+        train = score(evaluate, self.params, split.train)
+        val, test = (score(evaluate, self.params, part) for part in (split.val, split.test))
+        diverged = bool(self.history.error) or not math.isfinite(train.loss)
+        last = Epoch(epoch, train.loss, val.error, test.error, self.seconds, diverged)
+        self.history.epochs.append(last)
+        if on_epoch is not None:
+            on_epoch(last)
+        return last

@@ -1,0 +1,42 @@
+"""What is measured of a model on a data set, without training it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minibng.backend import Array, backend_of
+from minibng.data import Dataset
+from minibng.params import Params
+
+Evaluate = Callable[[Params, Array, Array], tuple[Any, Any]]
+"""(params, x, y) → (mean loss of the batch, the model's output)."""
+
+CHUNK = 1024
+"""Most samples that are evaluated at once."""
+
+
+class Scores(NamedTuple):
+    """Mean loss in nats (for cross-entropy) and error: the fraction misclassified, None for real-valued targets."""
+
+    loss: float
+    error: float | None
+
+
+def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
+    """Return the mean loss and the error over a whole data set, in chunks; a loss that overflows is inf or nan."""
+    backend = backend_of(params.flat)
+    total, wrong, n = 0.0, 0, len(dataset.y)
+    classes = dataset.y.dtype.kind in "iu"
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, n, CHUNK):
+            x = backend.asarray(dataset.x[start : start + CHUNK])
+            y = backend.asarray(dataset.y[start : start + CHUNK])
+            loss, output = evaluate(params, x, y)
+            total += float(loss) * len(y)
+            if classes:
+                wrong += int(np.sum(np.argmax(output, axis=-1) != y))
+    return Scores(total / n if math.isfinite(total) else math.nan, wrong / n if classes else None)
