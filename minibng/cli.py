@@ -16,7 +16,7 @@ import minibng
 from minibng import data, nn, optim, plot
 from minibng.backend import get_backend
 from minibng.experiments import EXPERIMENTS, Job, compare, mlp, report
-from minibng.experiments.compare import Run
+from minibng.experiments.comparison import Run
 from minibng.extras import MissingExtraError
 from minibng.names import UnknownNameError, choose
 from minibng.train import records

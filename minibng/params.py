@@ -46,7 +46,7 @@ PARTITIONS: dict[str, Callable[[str], str]] = {
     "tensor": lambda name: name,
     "global": lambda name: "all",
 }
-"""Partition → the block of a tensor, from its name: all tensors of a layer together, as in the paper; each alone; one."""
+"""Partition → a tensor's block, from its name: all tensors of a layer together, as in the paper; each alone; one."""
 
 
 def partition(names: Sequence[str], blocks: str) -> tuple[Block, ...]:

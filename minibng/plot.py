@@ -24,6 +24,7 @@ from minibng.names import choose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
 Record: TypeAlias = Mapping[str, Any]
@@ -135,6 +136,7 @@ def training_curves(records: Iterable[Record], chosen: Mapping[str, float] | Non
             _curve(left, runs, "train_loss", index, label)
             _curve(right, runs, "test_error", index, label)
         left.set(xlabel="epoch", ylabel="training loss", yscale=_scale(left))
+        _plain_ticks(left.yaxis)
         right.set(xlabel="epoch", ylabel="test error (%)")
         _percent(right)
         for panel in (left, right):
@@ -188,6 +190,8 @@ def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure
         panel.set(xlabel="learning rate" + divided, ylabel="final training loss")
         panel.set(xscale="log", yscale=_scale(panel))
         panel.margins(x=0.08)
+        _plain_ticks(panel.xaxis)
+        _plain_ticks(panel.yaxis)
         _tidy(panel)
         _legend(row, panel)
     _note(
@@ -448,14 +452,23 @@ def _scale(axes: Axes) -> str:
 
 def _percent(axes: Axes) -> None:
     """Give errors that differ by more than a factor of five a log axis, which shows the small ones too."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
     errors = _heights(axes)
     if len(errors) and errors.max() > 5 * errors.min() > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        _plain_ticks(axes.yaxis)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Label a log axis with plain numbers (0.3, 1, 3), as few as fit side by side; leave another as it is."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    if axis.get_scale() != "log":
+        return
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low) if low > 0 else 1.0
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if decades < 0.8 else (1, 3) if decades < 3 else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _band(axes: Axes, x: Array, values: Array, color: str) -> None:

@@ -14,9 +14,7 @@ LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--require-peers", action="store_true", help="a missing peer (PyTorch) is a failure, not a skip"
-    )
+    parser.addoption("--require-peers", action="store_true", help="a missing peer (PyTorch) is a failure, not a skip")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,12 +36,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if count := len(config.stash[LEFT_OUT]):
-        terminalreporter.write_line(
-            f"{count} peer tests skipped: {PEER_MISSING}; --require-peers makes this a failure"
-        )
+        terminalreporter.write_line(f"{count} peer tests skipped: {PEER_MISSING}; --require-peers makes this a failure")
 
 
 @pytest.fixture(scope="session")
 def torch():
     """The peer; for tests marked `peer`."""
-    return importlib.import_module("torch")
+    module = importlib.import_module("torch")
+    module.set_num_threads(1)  # the tensors of these tests are too small to share
+    return module

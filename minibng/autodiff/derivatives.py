@@ -62,7 +62,7 @@ def _check_floating(leaves: Sequence[Any], where: str) -> None:
 
 
 class _Tracing:
-    """One trace of ``f(*args)`` with respect to the leaves of some of its arguments, at ``values`` if they are given."""
+    """One trace of ``f(*args)`` with respect to the leaves of some arguments, at ``values`` if they are given."""
 
     def __init__(
         self,

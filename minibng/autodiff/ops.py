@@ -427,23 +427,18 @@ for _name, _function in _OPERATORS.items():
 for _name, _function in _METHODS.items():
     setattr(Traced, _name, _function)
 
-_PLAIN = "less less_equal greater greater_equal equal not_equal isfinite isnan isinf shape ndim size zeros_like ones_like"
-for _name in (
-    *_PLAIN.split(),
-    "argmax",
-    "argmin",
-    "argsort",
-    "floor",
-    "ceil",
-    "sign",
-    "rint",
-    "array_equal",
-    "allclose",
-):
-    if _name not in __all__:
-        NUMPY_NAMES[getattr(np, _name)] = (lambda f: lambda *args, **kwargs: f(*map(raw, args), **kwargs))(
-            getattr(np, _name)
-        )
+_PLAIN = (
+    "less less_equal greater greater_equal equal not_equal isfinite isnan isinf shape ndim size zeros_like ones_like "
+    "argmax argmin argsort floor ceil rint array_equal allclose"
+)
+
+
+def _on_plain(function: Any) -> Callable[..., Any]:
+    """Let a function without a derivative be called on traced values: it sees, and returns, plain ones."""
+    return lambda *args, **kwargs: function(*map(raw, args), **kwargs)
+
+
+NUMPY_NAMES.update({getattr(np, n): _on_plain(getattr(np, n)) for n in _PLAIN.split()})
 
 NUMPY_HINTS.update(
     median="sort the plain values and index: x[np.argsort(…)[n // 2]]",

@@ -43,7 +43,7 @@ class Trace:
 class Node:
     """One recorded operation. It never points at the `Traced` value that it belongs to: no reference cycles."""
 
-    __slots__ = ("args", "argnums", "index", "kwargs", "parents", "pull", "value")
+    __slots__ = ("argnums", "args", "index", "kwargs", "parents", "pull", "value")
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ def _pull_reference(reference: Callable[..., Any], g: Any, node: Node) -> list[A
     return pullback(list(zip(outs, g if isinstance(g, tuple) else (g,), strict=True)))
 
 
-def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Any:
+def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Callable[..., Any]:
     operation.__name__ = operation.__qualname__ = function.__name__
     operation.__doc__, operation.__module__ = function.__doc__, function.__module__
     operation.__wrapped__ = function
@@ -323,7 +323,8 @@ def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) 
         table[function.__name__] = operation
     for name in numpy if isinstance(numpy, tuple) else (numpy,) if numpy is not None else ():
         NUMPY_NAMES[name] = operation
-    return operation
+    made: Callable[..., Any] = operation
+    return made
 
 
 def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Callable[..., list[Any]]]:

@@ -13,7 +13,7 @@ NORM_PIECE = 16_384
 """Most entries that are squared and summed in the array's own precision; the sums of pieces are added in double."""
 
 STEP_PIECE = 1 << 18
-"""Bytes of one array that a formula works on at a time: with its state and scratch it stays in the second-level cache."""
+"""Bytes of one array that a formula works on at a time: with state and scratch they stay in the second-level cache."""
 
 _SAFE = {
     np.dtype("float16"): (2.0**-80, 2.0**120),  # squared in float32
@@ -66,8 +66,9 @@ class NumpyBackend(Backend):
         with np.errstate(under="ignore"):
             for block, to in zip(blocks, _scales(norms, lengths), strict=True):
                 single = sum(tensors[i].size for i in block) == 1
-                for i in block if to is not None else ():
-                    scale(tensors[i], *to, single, out[i])
+                if to is not None:
+                    for i in block:
+                        scale(tensors[i], *to, single, out[i])
         return out
 
     def stepper(
@@ -119,12 +120,14 @@ def scale(g: HostArray, length: float, root: float, exponent: int, single: bool,
     The entry of a block of one is a sign; neither ‖g‖ nor 1/‖g‖ is formed in the dtype of g.
     """
     if single:
-        return np.multiply(np.sign(g), g.dtype.type(length), out=out)
+        np.multiply(np.sign(g), g.dtype.type(length), out=out)
+        return out
     work = np.float32 if g.dtype == np.float16 else g.dtype.type
     factor = work(length / root) if root else work(0)
     if exponent:
         g = np.ldexp(g, exponent, out=out)
-    return np.multiply(g, factor, out=out, casting="same_kind")
+    np.multiply(g, factor, out=out, casting="same_kind")
+    return out
 
 
 class PieceStepper(Stepper):

@@ -1,6 +1,6 @@
 """The paper's experiments at smaller scale, and fair comparisons over them."""
 
-from minibng.experiments.compare import Comparison, compare
+from minibng.experiments.comparison import Comparison, compare
 from minibng.experiments.declaration import Claim, Experiment, Job
 from minibng.experiments.mlp import EXPERIMENT as MLP
 

@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and its one primary comparison: does ``treatment`` beat ``baseline`` in this setting?
+    """A claim of the paper and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
 
     ``metric`` is "train_loss" (compared as log losses) or "test_error"; lower is better.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minibng import plot
-from minibng.experiments.compare import Comparison, Row, Run, Verdict
+from minibng.experiments.comparison import Comparison, Row, Run, Verdict
 from minibng.experiments.declaration import Setting
 from minibng.experiments.statistics import Interval
 from minibng.train import records
@@ -91,8 +91,8 @@ def table(comparison: Comparison) -> str:
         parts.append("\n".join([title, *lines]))
     seeds = comparison.rows[0].seeds
     notes = [
-        f"Loss: geometric mean of the final training loss over {seeds} seeds; brackets: 95 % intervals over seeds on this",
-        "one data split. Rates chosen by final training loss; test error is that of the last epoch. seconds: CPU a run.",
+        f"Loss: geometric mean of the final training loss over {seeds} seeds; brackets: 95 % intervals over seeds on",
+        "this one data split. Rates chosen by final training loss; test error of the last epoch. seconds: CPU a run.",
     ]
     if any(row.edge for row in comparison.rows):
         notes.append("* best rate at the edge of its grid, which was extended once.")
@@ -124,7 +124,8 @@ def verdicts(comparison: Comparison) -> str:
         if claim.number not in judged:
             setting = ", ".join(f"{k} {x}" for k, x in claim.setting.items())
             lines.append(
-                f"{claim.number}  not tested: its primary comparison is {claim.treatment} against {claim.baseline} ({setting})"
+                f"{claim.number}  not tested: its primary comparison is {claim.treatment} against "
+                f"{claim.baseline} ({setting})"
             )
     lines.append("Everything else in the table is exploratory.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""First values: ``init(rng, shape)`` → host array. Weights end in the output axis; fan-in is the product of the others."""
+"""First values: ``init(rng, shape)`` → host array. Weights end in the output axis; the others make the fan-in."""
 
 import math
 from typing import Any

@@ -97,7 +97,7 @@ class Layer:
         return Params(layout, backend.asarray(flat), placed)
 
     def summary(self, x: Any = None) -> str:
-        """Return a table of the layers: what each is, its block, its parameters and, for an input x, its output's shape.
+        """Return a table of the layers: what each is, its parameters and, for an input x, the shape of its output.
 
         Examples
         --------

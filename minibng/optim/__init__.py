@@ -6,12 +6,13 @@ AdaDelta, Adam) has the forms …, …Clip, …NG and …NGAdaptive.
 
 from minibng.names import UnknownNameError, choose
 from minibng.optim import rules, schedules
-from minibng.optim.forms import by_class, class_names, get, names, register, unregister
+from minibng.optim.forms import NamedOptimizer, by_class, class_names, get, names, register, unregister
 from minibng.optim.normalize import NonFiniteError, normalize_blocks
 from minibng.optim.optimizer import Optimizer
 from minibng.optim.schedules import constant, step_decay
 
 __all__ = [
+    "NamedOptimizer",
     "NonFiniteError",
     "Optimizer",
     "constant",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> type[Optimizer]:
+def __getattr__(name: str) -> type[NamedOptimizer]:
     """Find the optimizers, which are made in a loop."""
     if name.startswith("__"):
         raise AttributeError(name)

@@ -1,21 +1,24 @@
-"""Every rule in its four forms, by name: Adam, AdamClip, AdamNG, AdamNGAdaptive; adam-ng-adaptive on the command line."""
+"""Every rule in its four forms, by name: Adam, AdamClip, AdamNG, AdamNGAdaptive (adam-ng-adaptive in commands)."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
+from minibng.backend import Array
 from minibng.names import choose
 from minibng.optim.optimizer import Optimizer
 from minibng.optim.rules import PAPER_RULES, StepRule
+from minibng.optim.schedules import Schedule
+from minibng.params import Params
 
 FORMS: dict[str, str | None] = {"": None, "Clip": "clip", "NG": "unit", "NGAdaptive": "adaptive"}
 """Ending of the class name → normalizer."""
 
 _ENDINGS = {"": "", "Clip": "-clip", "NG": "-ng", "NGAdaptive": "-ng-adaptive"}
-_BY_CLASS: dict[str, type[Optimizer]] = {}
-_BY_NAME: dict[str, type[Optimizer]] = {}
+_BY_CLASS: dict[str, type[NamedOptimizer]] = {}
+_BY_NAME: dict[str, type[NamedOptimizer]] = {}
 
 _TEXT = {
     None: "{first}",
@@ -25,6 +28,28 @@ _TEXT = {
 }
 
 R = TypeVar("R")
+
+
+class NamedOptimizer(Optimizer):
+    """A rule in one of its forms: ``AdamNG(params, lr)`` is ``Optimizer(params, Adam(), lr, normalize="unit")``.
+
+    Settings of the rule (``beta1``) and of the optimizer (``blocks``) are given side by side, by name.
+    """
+
+    make_rule: ClassVar[Callable[..., StepRule]]
+    hyper: ClassVar[tuple[str, ...]]
+    fixed: ClassVar[dict[str, Any]]
+
+    def __init__(self, params: Params | Sequence[Array], lr: float | Schedule, **settings: Any) -> None:
+        known = dict.fromkeys(inspect.signature(type(self)).parameters)
+        for name in settings:
+            choose(known, name, f"setting of {type(self).__name__}")
+        own = {name: settings.pop(name) for name in self.hyper if name in settings}
+        super().__init__(params, type(self).make_rule(**own), lr, **settings, **self.fixed)
+
+    def __repr__(self) -> str:
+        blocks = len(self.block_names)
+        return f"{type(self).__name__}({self.rule!r}, {blocks} block{'s' * (blocks != 1)}, {self.steps} steps)"
 
 
 def register(rule: R) -> R:
@@ -75,39 +100,25 @@ def unregister(name: str) -> None:
         del _BY_CLASS[name + ending], _BY_NAME[name.lower() + _ENDINGS[ending]]
 
 
-def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str | None) -> type[Optimizer]:
+def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str | None) -> type[NamedOptimizer]:
     """Make the optimizer class of one rule in one form."""
-    hyper = inspect.signature(make).parameters
-    common = [
-        p for n, p in inspect.signature(Optimizer.__init__).parameters.items() if n not in ("self", "rule")
-    ]
+    common = [p for n, p in inspect.signature(Optimizer.__init__).parameters.items() if n not in ("self", "rule")]
     if ending:
         common = [p for p in common if p.name != "normalize"]
-    ours = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in hyper.values()]
-    allowed = dict.fromkeys(p.name for p in (*common, *ours))
-
-    def __init__(self: Optimizer, params: Any, lr: Any, **options: Any) -> None:
-        for name in options:
-            if name not in allowed:
-                choose(allowed, name, f"setting of {made.__name__}")
-        own = {name: options.pop(name) for name in hyper if name in options}
-        if ending:
-            options["normalize"] = normalize
-        Optimizer.__init__(self, params, make(**own), lr, **options)
-
-    def __repr__(self: Optimizer) -> str:
-        blocks = len(self.block_names)
-        return f"{made.__name__}({self.rule!r}, {blocks} block{'s' * (blocks != 1)}, {self.steps} steps)"
-
+    hyper = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(make).parameters.values()]
     first = inspect.getdoc(cls) or cls.__name__
-    doc = _TEXT[normalize].format(name=cls.__name__, first=first)
-    body = {"__init__": __init__, "__repr__": __repr__, "__doc__": doc, "__module__": "minibng.optim"}
-    made: type[Optimizer] = type(cls.__name__ + ending, (Optimizer,), body)
-    made.__signature__ = inspect.Signature([*common, *ours])  # type: ignore[attr-defined]
-    return made
+    body = {
+        "__doc__": _TEXT[normalize].format(name=cls.__name__, first=first),
+        "__module__": "minibng.optim",
+        "__signature__": inspect.Signature([*common, *hyper]),
+        "make_rule": staticmethod(make),
+        "hyper": tuple(p.name for p in hyper),
+        "fixed": {"normalize": normalize} if ending else {},
+    }
+    return type(cls.__name__ + ending, (NamedOptimizer,), body)
 
 
-def get(name: str) -> type[Optimizer]:
+def get(name: str) -> type[NamedOptimizer]:
     """Return an optimizer by its command-line name.
 
     Raises
@@ -128,7 +139,7 @@ def names() -> list[str]:
     return list(_BY_NAME)
 
 
-def by_class(name: str) -> type[Optimizer]:
+def by_class(name: str) -> type[NamedOptimizer]:
     """Return an optimizer by its class name; KeyError where there is none."""
     return _BY_CLASS[name]
 

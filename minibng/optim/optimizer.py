@@ -1,4 +1,4 @@
-"""The optimizer: a normalizer, then a step rule, then a learning rate, x ← x − lr(t)·rule(N(g)). Never the other way round."""
+"""The optimizer: a normalizer, then a rule, then a rate, x ← x − lr(t)·rule(N(g)). Never the other way round."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NORMALIZERS: dict[str, type] = {"clip": Clip, "unit": Unit, "adaptive": Adaptive
 
 
 def descend(x, u, *, lr):  # type: ignore[no-untyped-def]
-    """x ← x − lr·u."""
+    """Step: x ← x − lr·u."""
     x = x - lr * u
     return x
 
@@ -272,8 +272,8 @@ class Optimizer:
         bad = [(self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
         where = ", ".join(f"{n} of {name}" for name, n in bad if n)
         raise NonFiniteError(
-            f"step {self.steps}: the {what} of block {self.block_names[b]!r} not finite (entries: {where}); nothing was "
-            "changed. A smaller learning rate or normalize='unit' may help; nonfinite='skip' skips such steps"
+            f"step {self.steps}: the {what} of block {self.block_names[b]!r} not finite (entries: {where}); nothing "
+            "was changed. A smaller learning rate or normalize='unit' may help; nonfinite='skip' skips such steps"
         )
 
     # Saving and loading

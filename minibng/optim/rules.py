@@ -1,7 +1,7 @@
 """The step rules: from a gradient g to a direction u, one plain formula each.
 
-A rule is an object with ``init(like)`` → state and ``update(state, g)`` → (u, state), both pure; the parameters then move
-by x ← x − lr·u. The rules below are made of one formula function, which serves twice: called as it stands on whole
+A rule is an object with ``init(like)`` → state and ``update(state, g)`` → (u, state), both pure; the parameters then
+move by x ← x − lr·u. The rules below are made of one formula function, which serves twice: called as it stands on whole
 arrays, it *is* the pure update; rendered by the backend, it runs in place on pieces that stay in the cache, with the
 same bits.
 
@@ -73,34 +73,34 @@ def _checked(**values: float) -> Mapping[str, float]:
 
 
 def sgd(g):  # type: ignore[no-untyped-def]
-    """u = g."""
+    """Direction: u = g."""
     u = g
     return u
 
 
 def momentum(g, m, *, momentum):  # type: ignore[no-untyped-def]
-    """m ← μm + g, u = m."""
+    """Update: m ← μm + g, u = m."""
     m = momentum * m + g
     u = m
     return m, u
 
 
 def adagrad(g, v, *, eps):  # type: ignore[no-untyped-def]
-    """v ← v + g², u = g / (√v + ε)."""
+    """Update: v ← v + g², u = g / (√v + ε)."""
     v = v + g * g
     u = g / (sqrt(v) + eps)
     return v, u
 
 
 def rmsprop(g, v, *, alpha, scaled_eps, back):  # type: ignore[no-untyped-def]
-    """v ← αv + g², u = back·g / (√v + ε′): v without its factor 1 − α."""
+    """Update: v ← αv + g², u = back·g / (√v + ε′): v without its factor 1 − α."""
     v = alpha * v + g * g
     u = back * g / (sqrt(v) + scaled_eps)
     return v, u
 
 
 def adadelta(g, v, d, *, rho, eps):  # type: ignore[no-untyped-def]
-    """v ← ρv + (1−ρ)g², u = √(d+ε)/√(v+ε) · g, d ← ρd + (1−ρ)u²."""
+    """Update: v ← ρv + (1−ρ)g², u = √(d+ε)/√(v+ε) · g, d ← ρd + (1−ρ)u²."""
     v = rho * v + (1 - rho) * (g * g)
     u = sqrt((d + eps) / (v + eps)) * g
     d = rho * d + (1 - rho) * (u * u)
@@ -108,7 +108,7 @@ def adadelta(g, v, d, *, rho, eps):  # type: ignore[no-untyped-def]
 
 
 def adam(g, m, v, *, beta1, beta2, scaled_eps, back):  # type: ignore[no-untyped-def]
-    """m ← β₁m + g, v ← β₂v + g², u = back·m / (√v + ε′): both moments without their factors."""
+    """Update: m ← β₁m + g, v ← β₂v + g², u = back·m / (√v + ε′): both moments without their factors."""
     m = beta1 * m + g
     v = beta2 * v + g * g
     u = back * m / (sqrt(v) + scaled_eps)

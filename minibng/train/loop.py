@@ -26,8 +26,8 @@ Loss = Callable[..., Any]
 class Epoch:
     """What was measured at the end of one epoch, on whole data sets, by the parameters as they then were.
 
-    ``train_loss`` is the mean loss of the training split in nats; the errors are fractions misclassified; ``seconds`` is
-    the CPU time spent in training steps so far (evaluation and recording left out).
+    ``train_loss`` is the mean loss of the training split in nats; the errors are fractions misclassified; ``seconds``
+    is the CPU time spent in training steps so far (evaluation and recording left out).
     """
 
     epoch: int
@@ -42,8 +42,8 @@ class Epoch:
 class History:
     """The record of one training run.
 
-    ``epochs`` starts with epoch 0, before the first step. ``step_losses`` (S,) are the batch losses. With ``norms``
-    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ of the gradient as it came and ‖Δx^i‖ of the step.
+    ``epochs`` starts with epoch 0, before the first step. ``step_losses`` (S,) are the batch losses. Where norms were
+    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ as the gradient came and ‖Δx^i‖ of the step.
     """
 
     blocks: tuple[str, ...]
@@ -117,8 +117,8 @@ def fit(
     opt
         The optimizer, made on ``params``.
     loss
-        ``loss(output, y)``, as `nn.cross_entropy`, or ``loss(params, x, y)`` where it needs the parameters. The model is
-        called with train=True for the first form.
+        ``loss(output, y)``, as `nn.cross_entropy` (the model is called with train=True), or ``loss(params, x, y)``
+        where it needs the parameters.
     split
         The data; validation and test sets are only measured, never trained on.
     epochs, batch

@@ -82,7 +82,7 @@ def test_an_array_of_another_dtype_is_refused_or_kept_at_its_dtype():
 
 
 def test_no_arrays_at_all_are_refused():
-    refusal(lambda: optim.SGD([], lr=0.1), "no ")
+    refusal(lambda: optim.SGD([], lr=0.1), "empty")
 
 
 def test_one_array_in_place_of_a_list_is_refused():
@@ -117,10 +117,10 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("case", GRADIENTS)
-def test_a_gradient_that_does_not_fit_plain_arrays_is_refused(rule, form, case):
+def test_a_gradient_that_does_not_fit_plain_arrays_is_refused(case):
     arrays = [np.ones((2, 3)), np.ones(4)]
     gradient, words = GRADIENTS[case]
-    unchanged_after(arrays, getattr(optim, rule + form)(arrays, lr=0.1), gradient, *words)
+    unchanged_after(arrays, optim.AdamNG(arrays, lr=0.1), gradient, *words)
 
 
 P = {"0.W": np.ones((2, 3)), "0.b": np.ones(4)}
@@ -138,10 +138,10 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("case", LAYOUTS)
-def test_a_gradient_of_another_layout_is_refused(rule, form, case):
+def test_a_gradient_of_another_layout_is_refused(case):
     p = Params.of(P)
     gradient, words = LAYOUTS[case]
-    unchanged_after([p.flat], getattr(optim, rule + form)(p, lr=0.1), gradient, *words)
+    unchanged_after([p.flat], optim.AdamNG(p, lr=0.1), gradient, *words)
 
 
 # --- blocks ----------------------------------------------------------------------------------------------
@@ -160,15 +160,12 @@ WRONG_BLOCKS = {
 
 @pytest.mark.parametrize("case", WRONG_BLOCKS)
 def test_blocks_that_are_no_partition_are_refused(case):
-    refusal(
-        lambda: optim.SGDNG([np.ones(1), np.ones(2), np.ones(3)], lr=0.1, blocks=WRONG_BLOCKS[case]), "block"
-    )
+    refusal(lambda: optim.SGDNG([np.ones(1), np.ones(2), np.ones(3)], lr=0.1, blocks=WRONG_BLOCKS[case]), "block")
 
 
-def test_the_message_names_the_arrays_that_are_missing_or_repeated():
+def test_the_message_shows_the_blocks_and_the_number_of_arrays():
     arrays = [np.ones(1), np.ones(2), np.ones(3)]
-    refusal(lambda: optim.SGDNG(arrays, lr=0.1, blocks=[[0], [2]]), "1")
-    refusal(lambda: optim.SGDNG(arrays, lr=0.1, blocks=[[0, 2], [1, 2]]), "2")
+    refusal(lambda: optim.SGDNG(arrays, lr=0.1, blocks=[[0, 2], [1, 2]]), "[[0, 2], [1, 2]]", "3")
 
 
 def test_an_unknown_partition_of_params_is_refused_with_the_nearest():
@@ -230,7 +227,7 @@ def test_a_floor_that_is_no_length_is_refused(floor):
 
 
 WRONG_SETTINGS = [
-    ("Momentum", "momentum", [-0.1, 1.0, np.nan, "0.9"]),
+    ("Momentum", "momentum", [-0.1, np.inf, np.nan, "0.9"]),
     ("AdaGrad", "eps", [-1e-8, np.nan, np.inf, "1"]),
     ("RMSProp", "alpha", [-0.1, 1.0, 2.0, np.nan]),
     ("RMSProp", "eps", [-1e-8, np.nan]),
@@ -242,9 +239,7 @@ WRONG_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name, setting, value", [(n, s, v) for n, s, vs in WRONG_SETTINGS for v in vs], ids=repr
-)
+@pytest.mark.parametrize("name, setting, value", [(n, s, v) for n, s, vs in WRONG_SETTINGS for v in vs], ids=repr)
 def test_settings_out_of_range_are_refused_by_name_and_value(name, setting, value):
     for make in (getattr(optim.rules, name), lambda **k: getattr(optim, name)([np.ones(1)], lr=0.1, **k)):
         refusal(lambda make=make: make(**{setting: value}), setting, str(value))

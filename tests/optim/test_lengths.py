@@ -17,7 +17,7 @@ def rounding(d):
 
 
 def directions(opt, x, grads):
-    """Set x to zero before every step, with lr = 1: then u = −x, and nothing is rounded to the spacing of x."""
+    """Set x to 0 before every step, with lr = 1: then u = −x, and nothing is rounded to the spacing of x."""
     for g in grads:
         x[...] = 0
         opt.step([g])
@@ -124,9 +124,7 @@ def test_a_zero_block_takes_no_step_and_others_still_do(rule, form, dtype, kit):
     for seed in range(3):
         opt.step([np.zeros((3, 2), dtype), kit.numbers(seed, dtype, shapes=[(4,)])[0]])
     assert np.array_equal(arrays[0], kit.numbers(0, dtype, shapes=[(3, 2)])[0])
-    assert np.all(np.isfinite(arrays[1])) and np.all(
-        arrays[1] != kit.numbers(0, dtype, shapes=[(3, 2), (4,)])[1]
-    )
+    assert np.all(np.isfinite(arrays[1])) and np.all(arrays[1] != kit.numbers(0, dtype, shapes=[(3, 2), (4,)])[1])
 
 
 def test_a_zero_gradient_of_everything_changes_no_number(rule, form, dtype, kit):
@@ -169,9 +167,7 @@ def test_an_optimizer_of_empty_blocks_steps(rule, form):
 
 @NORMALIZED
 @pytest.mark.parametrize("power", [-60, -3, 11, 60])
-def test_a_loss_times_a_power_of_two_makes_the_same_trajectory_bit_for_bit(
-    kit, rule, normalized, dtype, power
-):
+def test_a_loss_times_a_power_of_two_makes_the_same_trajectory_bit_for_bit(kit, rule, normalized, dtype, power):
     plain, scaled = kit.numbers(0, dtype), kit.numbers(0, dtype)
     one = getattr(optim, rule + normalized)(plain, lr=0.05)
     two = getattr(optim, rule + normalized)(scaled, lr=0.05)

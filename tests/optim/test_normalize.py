@@ -36,7 +36,7 @@ def off_by(u):
 
 
 def random_bits(of, size, seed, low=0.0, high=1.0):
-    """Finite numbers of both signs whose exponents are uniform over part of the range; 0 is all subnormals."""
+    """Finite numbers of both signs, exponents uniform over a part of the range; 0 is all subnormals."""
     mantissa, exponent, unsigned = BITS[of]
     rng = np.random.default_rng(seed)
     top = 2**exponent - 1  # the exponent field of infinities and NaNs
@@ -249,3 +249,10 @@ def test_nan_is_found_beside_numbers_whose_squares_overflow():
 def test_arrays_that_are_not_floating_are_refused_by_number_and_dtype(bad):
     with pytest.raises(TypeError, match=f"(?s)1.*{bad.dtype}"):
         normalize_blocks([np.ones(2), bad])
+
+
+def test_a_floating_dtype_that_is_not_supported_is_refused_by_name():
+    if np.dtype(np.longdouble) == np.float64:
+        pytest.skip("long double is double here")
+    with pytest.raises(TypeError, match=str(np.dtype(np.longdouble))):
+        normalize_blocks([np.ones(2), np.ones(2, np.longdouble)])

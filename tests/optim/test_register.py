@@ -207,3 +207,87 @@ def test_an_object_without_init_and_update_is_refused():
     with pytest.raises((TypeError, ValueError), match="Nothing"):
         optim.register(Nothing)
     assert optim.names() == before
+
+
+class Optimistic:
+    """u = 2g − (the gradient before): its state *is* the gradient, which a pure rule may say."""
+
+    def init(self, like):
+        return np.zeros_like(like)
+
+    def update(self, state, g):
+        return 2 * g - state, g
+
+
+def test_a_rule_may_remember_the_gradient_itself(kit, form):
+    """Though the caller writes every gradient into one buffer."""
+    optim.register(Optimistic)
+    try:
+        x, y, buffer = kit.numbers(0), kit.numbers(0), kit.numbers(0)
+        reused, fresh = getattr(optim, "Optimistic" + form)(x, lr=LR), getattr(optim, "Optimistic" + form)(y, lr=LR)
+        for g in kit.gradients(5):
+            for into, a in zip(buffer, g, strict=True):
+                into[...] = a
+            reused.step(buffer)
+            fresh.step(g)
+        assert kit.same_bits(x, y)
+    finally:
+        optim.unregister("Optimistic")
+
+
+def test_an_instance_may_be_registered_with_its_settings(kit):
+    rule = RunningMean(strength=0.5)
+    assert optim.register(rule) is rule
+    try:
+        x = np.zeros(2)
+        optim.RunningMeanNG([x], lr=1.0).step([np.array([3.0, 4.0])])
+        np.testing.assert_allclose(x, [-0.3, -0.4], rtol=1e-15)
+    finally:
+        optim.unregister("RunningMean")
+
+
+def test_a_rule_that_fails_in_mid_step_has_changed_nothing(kit):
+    class Failing(RunningMean):
+        def update(self, state, g):
+            if g.shape == (3, 2) and state.count == 1:
+                raise RuntimeError("out of order")
+            return super().update(state, g)
+
+    optim.register(Failing)
+    try:
+        x = kit.numbers(0)
+        opt = optim.Failing(x, lr=LR)
+        opt.step(kit.numbers(1))
+        before, state = [a.copy() for a in x], repr(opt.state_dict())
+        with pytest.raises(RuntimeError, match="out of order"):
+            opt.step(kit.numbers(2))
+        assert kit.same_bits(x, before) and repr(opt.state_dict()) == state
+    finally:
+        optim.unregister("Failing")
+
+
+def test_a_rule_whose_direction_has_another_shape_is_refused_by_name():
+    class Flat(SignDescent):
+        def update(self, state, g):
+            return g[0], state
+
+    optim.register(Flat)
+    try:
+        x = np.ones((2, 2))
+        with pytest.raises(ValueError, match="array 0") as caught:
+            optim.Flat([x], lr=LR).step([np.ones((2, 2))])
+        assert "(2,)" in str(caught.value) and "(2, 2)" in str(caught.value) and np.all(x == 1)
+    finally:
+        optim.unregister("Flat")
+
+
+@pytest.mark.parametrize("name", ["ADAM", "adam"])
+def test_a_name_that_differs_only_in_case_does_not_take_the_place_of_another(name, monkeypatch):
+    """On the command line both would be `adam`."""
+    from minibng.optim import forms
+
+    for table in ("_BY_NAME", "_BY_CLASS"):  # so that a failure spoils no other test
+        monkeypatch.setattr(forms, table, dict(getattr(forms, table)))
+    with pytest.raises(ValueError, match=name):
+        optim.register(type(name, (SignDescent,), {}))
+    assert optim.get("adam") is optim.Adam

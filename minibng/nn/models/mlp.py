@@ -1,6 +1,7 @@
 """The multi-layer perceptron, and its case without hidden layers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from minibng.names import choose
@@ -30,7 +31,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
     init = "he" if activation == "relu" else "xavier"
     widths = [inputs, *hidden]
     layers: list[Any] = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in pairwise(widths):
         layers += [Linear(a, b, init=init), act]
     return Sequential(*layers, Linear(widths[-1], outputs, init=init))
 

@@ -1,8 +1,8 @@
 """The protocol of a fair comparison: equal grids, equal seeds, one rate chosen by a stated rule, verdicts from pairs.
 
-Every optimizer gets the same number of learning rates with the same ratio around a centre of its own. A best rate at the
-edge of its grid is marked and that grid extended once. The rate is chosen by final training loss; a diverged run ranks
-worst. With fresh seeds, rates are chosen on one set of seeds and everything is reported on another.
+Every optimizer gets the same number of learning rates with the same ratio around a centre of its own. A best rate at
+the edge of its grid is marked and that grid extended once. The rate is chosen by final training loss; a diverged run
+ranks worst. With fresh seeds, rates are chosen on one set of seeds and everything is reported on another.
 """
 
 from __future__ import annotations
@@ -98,7 +98,12 @@ def grid(centre: float, rates: int) -> list[float]:
     >>> grid(0.01, 3)
     [0.00316, 0.01, 0.0316]
     """
-    return [float(f"{centre * RATIO ** (k - rates // 2):.3g}") for k in range(rates)]
+    return [_rate(centre, k - rates // 2) for k in range(rates)]
+
+
+def _rate(centre: float, k: int) -> float:
+    """Return the rate k places above the centre."""
+    return float(f"{centre * RATIO**k:.3g}")
 
 
 class _Search:
@@ -106,7 +111,9 @@ class _Search:
 
     def __init__(self, experiment: Experiment, setting: Setting, optimizer: str, rates: int) -> None:
         self.setting, self.optimizer = setting, optimizer
-        self.rates = grid(experiment.centre(optimizer, setting), rates)
+        self.centre = experiment.centre(optimizer, setting)
+        self.rates = grid(self.centre, rates)
+        self.reach = (-(rates // 2), rates - 1 - rates // 2)
         self.runs: dict[float, list[Run]] = {}
 
     def best(self) -> float:
@@ -124,11 +131,10 @@ class _Search:
 
     def extend(self) -> float | None:
         """Add one rate beyond the edge that the best one is at; return it."""
-        best = self.best()
         if not self.at_edge():
             return None
-        up = best == max(self.rates)
-        new = float(f"{best * RATIO:.3g}" if up else f"{best / RATIO:.3g}")
+        up = self.best() == max(self.rates)
+        new = _rate(self.centre, self.reach[1] + 1 if up else self.reach[0] - 1)
         self.rates = sorted([*self.rates, new])
         return new
 

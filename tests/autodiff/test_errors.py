@@ -1,0 +1,331 @@
+"""Where a derivative would be lost or is not defined: an error that says what to do, and no silent zero."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minibng as bng
+from minibng import TraceError, check_grads, grad, hvp, ops, primitive, value_and_grad, vjp
+
+X = np.array([0.5, 1.5, 2.5])
+
+
+def fails(error, match, f, *args):
+    with pytest.raises(error, match=match):
+        grad(f)(*(args or (X,)))
+
+
+def write(x):
+    x[0] = 1.0
+    return np.sum(x)
+
+
+def write_augmented(x):
+    x[0] += 1.0
+    return np.sum(x)
+
+
+def add_in_place(x):
+    total = np.zeros(3)
+    total += x
+    return np.sum(total)
+
+
+def assign_into(x):
+    total = np.zeros(3)
+    total[:] = x
+    return np.sum(total)
+
+
+LOST = {
+    "write": (write, "np.where or np.concatenate"),
+    "augmented write": (write_augmented, "np.where or np.concatenate"),
+    "array += traced": (add_in_place, "array = array \\+ traced"),
+    "array[:] = traced": (assign_into, "derivative would be lost"),
+    "out=": (lambda x: np.sum(np.exp(x, out=np.zeros(3))), "np.exp cannot write .* existing array"),
+    "sum out=": (lambda x: np.sum(x, axis=0, out=np.zeros(())), "np.sum cannot write .* existing array"),
+    "np.asarray": (lambda x: np.sum(np.asarray(x)), "has_aux=True"),
+    "np.array": (lambda x: np.sum(np.array(x)), "np.stack"),
+    "np.array of list": (lambda x: np.sum(np.array([x[0], x[1]])), "np.stack"),
+    "float": (lambda x: float(x[0]), "np.exp, not math.exp"),
+    "math.exp": (lambda x: math.exp(x[0]), "np.exp, not math.exp"),
+    "np.median": (lambda x: np.median(x), "no derivative is known for np.median: .*argsort"),
+    "np.sort": (lambda x: np.sum(np.sort(x)), "no derivative is known for np.sort"),
+    "np.std": (lambda x: np.std(x), "np.sqrt\\(np.var"),
+    "np.linalg.norm": (np.linalg.norm, "np.sqrt\\(np.sum"),
+    "np.arctan": (lambda x: np.sum(np.arctan(x)), "np.arctan: .*bng.primitive"),
+    "x % 1": (lambda x: np.sum(np.remainder(x, 1)), "np.remainder"),
+    "np.add.reduce": (lambda x: np.add.reduce(x), "np.add.reduce has no derivative .* np.sum"),
+    "np.multiply.outer": (lambda x: np.sum(np.multiply.outer(x, x)), "np.multiply.outer has no derivative"),
+    "np.add.at": (lambda x: np.add.at(np.zeros(3), [0, 0, 1], x), "np.add.at has no derivative"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_would_lose_the_derivative_is_refused(name):
+    f, match = LOST[name]
+    fails(TraceError, match, f)
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_the_same_is_refused_inside_a_second_derivative(name):
+    f, match = LOST[name]
+    with pytest.raises(TraceError, match=match):
+        grad(lambda x: np.sum(grad(f)(x)))(X)
+
+
+def test_trace_error_is_a_type_error_and_public():
+    assert issubclass(bng.TraceError, TypeError)
+
+
+def test_conversion_to_integers_is_refused_or_stops_the_gradient():
+    """A truncated value has derivative 0 almost everywhere; the identity's gradient would be wrong."""
+    try:
+        g = grad(lambda x: np.sum(x.astype("int64") * 1.0))(X)
+    except TypeError:
+        return
+    np.testing.assert_array_equal(g, np.zeros(3))
+
+
+@pytest.mark.parametrize("convert", [int, round, complex])
+def test_other_conversions_of_a_traced_value_fail(convert):
+    fails(TypeError, "[Tt]raced", lambda x: x * convert(x), 2.5)
+
+
+# A value that has left its trace
+
+
+def leak(level=1):
+    kept = []
+
+    def f(x):
+        kept.append(x * 2)
+        return np.sum(x)
+
+    grad(f)(X)
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda t: t + 1,
+        lambda t: 1.0 * t,
+        lambda t: X * t,
+        lambda t: np.exp(t),
+        lambda t: t.sum(),
+        lambda t: t[0],
+        lambda t: -t,
+        lambda t: X @ t,
+        lambda t: np.concatenate([X, t]),
+        lambda t: bng.nn.sigmoid(t),
+        lambda t: grad(lambda x: np.sum(x * t))(X),
+        lambda t: vjp(lambda x: t, X),
+        lambda t: grad(lambda x: t[0])(X),
+        list,
+    ],
+)
+def test_a_leaked_value_is_refused_when_used(use):
+    with pytest.raises(TraceError, match=r"after its trace had ended.*has_aux"):
+        use(leak())
+
+
+def test_a_value_leaked_from_an_inner_trace_is_refused_in_the_outer():
+    def outer(x):
+        kept = []
+        grad(lambda y: kept.append(y) or np.sum(y * x))(x)
+        return np.sum(kept[0] * x)
+
+    fails(TraceError, "after its trace had ended", outer)
+
+
+def test_a_pullback_used_after_its_outer_trace_is_refused():
+    kept = []
+
+    def f(x):
+        kept.append(vjp(lambda y: y * y * x, x)[1])
+        return np.sum(x)
+
+    grad(f)(X)
+    with pytest.raises(TraceError, match="after its trace had ended"):
+        kept[0](np.ones(3))
+
+
+# Results
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 3), (0,), (1, 1)])
+def test_a_loss_that_is_not_a_scalar_names_its_shape(shape):
+    with pytest.raises(ValueError, match="scalar.*" + str(shape).replace("(", r"\(").replace(")", r"\)")):
+        grad(lambda x: x * 2)(np.ones(shape))
+
+
+NOT_A_LOSS = {
+    "None": (lambda x: None, "returned None.*return"),
+    "numpy bool": (lambda x: x[0] > 0, "floating-point scalar.*bool"),
+    "python bool": (lambda x: bool(x[0] > 0), "floating-point scalar.*bool"),
+    "list": (lambda x: [x[0]], "floating-point scalar.*list"),
+    "tuple": (lambda x: (x[0], x[1]), "floating-point scalar.*tuple"),
+    "text": (lambda x: "loss", "floating-point scalar.*str"),
+    "complex": (lambda x: 1j, "floating-point scalar.*complex"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_LOSS)
+def test_a_result_that_is_no_number_is_refused(name):
+    f, match = NOT_A_LOSS[name]
+    fails(TypeError, match, f)
+
+
+def test_has_aux_needs_a_pair():
+    for f in (np.sum, lambda x: (x[0], x, x), lambda x: [x[0], x]):
+        with pytest.raises(TypeError, match=r"has_aux=True needs .*\(value, aux\)"):
+            grad(f, has_aux=True)(X)
+
+
+# Inputs
+
+NOT_FLOATING = {
+    "int": (2, "int"),
+    "int array": (np.array([1, 2]), r"int64 array of shape \(2,\)"),
+    "bool array": (np.array([True]), "bool"),
+    "bool": (True, "bool"),
+    "complex": (1j, "complex"),
+    "None": (None, "NoneType"),
+    "text": ("x", "str"),
+    "int in a list": ([X, 3], "leaf 1 is a int"),
+    "None in a dict": ({"a": X, "b": None}, "leaf 1 is a NoneType"),
+    "object array": (np.array([1.0, None]), "object"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FLOATING)
+@pytest.mark.parametrize(
+    "derivative", [grad, value_and_grad, lambda f: lambda x: vjp(f, x), lambda f: lambda x: hvp(f)(x, x)]
+)
+def test_input_that_is_not_floating_is_refused_by_name(name, derivative):
+    x, match = NOT_FLOATING[name]
+    with pytest.raises(TypeError, match=f"argument 0.*{match}.*floating"):
+        derivative(lambda x: 1.0)(x)
+
+
+def test_other_arguments_may_be_integers():
+    np.testing.assert_array_equal(grad(lambda x, n, t: np.sum(x[t]) * n)(X, 2, np.array([0, 0])), [4.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("argnums", [1, -2, (0, 1), 7])
+def test_argnums_out_of_range_are_refused(argnums):
+    with pytest.raises(TypeError, match=r"argnums names argument .* called with 1"):
+        grad(np.sum, argnums=argnums)(X)
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2)])
+def test_an_argument_named_twice_gets_its_gradient_twice_or_an_error(argnums):
+    try:
+        g = grad(lambda x, y: np.sum(x * y), argnums=argnums)(X, X)
+    except (TypeError, ValueError):
+        return
+    np.testing.assert_array_equal(g, [X, X])
+
+
+@pytest.mark.parametrize("g", [np.ones(2), np.ones((3, 1)), 1.0, [np.ones(3)] * 2, np.ones((1, 3))])
+def test_a_cotangent_of_another_shape_is_refused(g):
+    _, pull = vjp(lambda x: x * 2, X)
+    with pytest.raises(ValueError, match=r"cotangent has shapes .*value.*\(3,\)"):
+        pull(g)
+
+
+def test_a_direction_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="direction like its point"):
+        hvp(np.sum)(X, np.ones(2))
+
+
+# Keyword arguments and conditions
+
+KEYWORD = {
+    "add b": lambda x: ops.add(x, b=x),
+    "add a": lambda x: ops.add(b=x, a=x),
+    "where b": lambda x: ops.where(np.array([True, False, True]), x, b=x * 3),
+    "where a, b": lambda x: ops.where(np.array([True, False, True]), a=x * 2, b=x * 3),
+    "matmul b": lambda x: ops.matmul(x, b=x),
+    "clip": lambda x: ops.clip(x * 2, a_min=x, a_max=x * 1.5),
+    "sum x": lambda x: ops.sum(x=x * x),
+    "affine b": lambda x: bng.nn.affine(x, np.ones((3, 3)), b=x),
+    "affine w": lambda x: bng.nn.affine(x, w=np.ones((3, 3)) * x, b=np.zeros(3)),
+    "sigmoid x": lambda x: bng.nn.sigmoid(x=x),
+    "np.where": lambda x: np.where(x > 1, x, x * x),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORD)
+def test_a_traced_keyword_argument_keeps_its_derivative_or_is_refused(name):
+    f = KEYWORD[name]
+    try:
+        _, pull = vjp(f, X)
+    except TypeError:
+        return
+    try:
+        got = pull(np.ones_like(f(X)))[0]
+    except TypeError:
+        return
+    h = 1e-6
+    measured = [np.sum(f(X + h * e) - f(X - h * e)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(got, measured, rtol=1e-6)
+
+
+def test_a_traced_keyword_of_a_user_s_primitive_keeps_its_derivative_or_is_refused():
+    @primitive(lambda g, y, x, shift=0.0: g)
+    def shifted(x, shift=0.0):
+        return x + shift
+
+    try:
+        g = grad(lambda x: np.sum(shifted(x, shift=x * 2)))(X)
+    except TypeError:
+        return
+    np.testing.assert_array_equal(g, [3.0, 3.0, 3.0])
+
+
+def test_a_traced_condition_is_refused():
+    fails(TypeError, "condition|argument 0", lambda x: np.sum(np.where(x, x, 0.0)))
+    fails(TypeError, "condition|argument 0", lambda x: np.sum(ops.where(x, 1.0, 0.0)))
+
+
+def test_a_primitive_without_a_rule_for_an_argument_names_it():
+    @primitive(lambda g, y, a, b: g)
+    def one_sided(a, b):
+        return a + b
+
+    np.testing.assert_array_equal(grad(lambda x: np.sum(one_sided(x, X)))(X), np.ones(3))
+    fails(TraceError, "one_sided has no derivative with respect to argument 1", lambda x: np.sum(one_sided(X, x)))
+
+
+def test_a_rule_that_returns_another_shape_is_found():
+    @primitive(lambda g, y, x: g[:2])
+    def wrong(x):
+        return x * 1.0
+
+    fails(ValueError, "a rule returned a cotangent of shape", lambda x: np.sum(wrong(x)))
+
+
+def test_dot_refuses_more_than_two_axes():
+    with pytest.raises(ValueError, match="use matmul"):
+        ops.dot(np.ones((2, 2, 2)), np.ones((2, 2)))
+
+
+def test_an_error_in_the_function_leaves_nothing_behind():
+    def broken(x):
+        y = x * x
+        grad(lambda z: np.sum(z * y) / 0)(x)  # warns, and warnings are errors here
+        return np.sum(y)
+
+    with pytest.raises(RuntimeWarning):
+        grad(broken)(X)
+
+    def raises(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        grad(raises)(X)
+    np.testing.assert_array_equal(grad(lambda x: np.sum(x * x))(X), 2 * X)
+    check_grads(np.exp, X)

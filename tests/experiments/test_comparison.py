@@ -1,0 +1,181 @@
+import math
+
+import numpy as np
+import pytest
+
+from minibng.experiments import MLP, compare, report
+from minibng.experiments.comparison import grid
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job
+from minibng.experiments.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
+from minibng.plot import training_curves
+from minibng.train import Epoch, History, records
+
+SETTING = {"dataset": "made", "schedule": "constant"}
+BEST = {"good": 0.01, "bad": 1.0, "wild": 0.01}
+
+
+def made_run(job: Job) -> History:
+    """A run whose loss is known: a parabola in log10 rate with its lowest point at the optimizer's BEST."""
+    away = math.log10(job.lr / BEST[job.optimizer])
+    loss = (0.1 if job.optimizer == "good" else 0.3) * 10 ** (away**2) * (1 + 0.01 * ((job.seed * 7) % 5))
+    diverged = job.optimizer == "wild" and job.lr > 0.005
+    history = History(("0",), [Epoch(0, 2.0, 0.9, 0.9, 0.0)], record_norms(job), [np.ones(1)] * job.record_norms)
+    history.gradient_norms, history.update_norms = [np.ones(1)] * job.record_norms, [np.ones(1)] * job.record_norms
+    history.epochs.append(Epoch(1, math.nan if diverged else loss, 0.2, 0.1 + loss / 10, 0.5, diverged))
+    return history
+
+
+def record_norms(job: Job) -> list[float]:
+    return [1.0] * job.record_norms
+
+
+def claim(baseline: str, treatment: str, metric: str = "train_loss") -> Claim:
+    return Claim("C1", "it works", baseline, treatment, metric, SETTING)
+
+
+def experiment(*claims: Claim, **changes) -> Experiment:
+    fields = {
+        "name": "made", "about": "", "train": made_run, "centre": lambda name, setting: 0.01, "centre_source": "here",
+        "settings": (SETTING,), "full_settings": (SETTING,), "optimizers": ("bad", "good"),
+        "full_optimizers": ("bad", "good"), "claims": claims, "epochs": 1, "batch": 2,
+    }  # fmt: skip
+    return Experiment(**(fields | changes))
+
+
+class InProcess:
+    """The pool without processes."""
+
+    def __init__(self, train, workers, show):
+        self.train = train
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def run(self, jobs, what):
+        return [self.train(job) for job in jobs]
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch, request):
+    if "processes" not in request.keywords:
+        monkeypatch.setattr("minibng.experiments.comparison.Pool", InProcess)
+
+
+def test_grids_have_equal_numbers_and_ratios():
+    for n in (3, 5):
+        rates = grid(0.02, n)
+        assert len(rates) == n and rates[n // 2] == 0.02
+        assert np.allclose(np.diff(np.log(rates)), math.log(RATIO), atol=0.01)
+
+
+def test_the_best_rate_is_chosen_and_an_edge_is_extended_once_and_marked():
+    result = compare(experiment())
+    rows = {row.optimizer: row for row in result.rows}
+    assert rows["good"].lr == 0.01 and not rows["good"].edge
+    assert rows["bad"].lr == 0.1 and rows["bad"].edge  # its best, 1.0, is two half-decades beyond the grid's end
+    tried = {name: sorted({r.job.lr for r in result.runs if r.job.optimizer == name}) for name in BEST}
+    assert len(tried["good"]) == 3 and len(tried["bad"]) == 4
+
+
+def test_the_table_holds_the_geometric_mean_of_the_losses():
+    row = next(r for r in compare(experiment()).rows if r.optimizer == "good")
+    losses = [0.1 * (1 + 0.01 * ((seed * 7) % 5)) for seed in range(5)]
+    assert row.loss.mean == pytest.approx(np.exp(np.mean(np.log(losses))))
+    assert row.loss.low < row.loss.mean < row.loss.high
+
+
+def test_all_optimizers_get_the_same_seeds_and_runs_stand_in_the_order_of_the_declaration():
+    result = compare(experiment())
+    seeds = {name: [r.job.seed for r in result.runs if r.job.optimizer == name][:5] for name in ("good", "bad")}
+    assert seeds["good"] == seeds["bad"] == [0, 1, 2, 3, 4]
+    first = [(r.job.optimizer, r.job.lr, r.job.seed) for r in result.runs[:30]]
+    assert first == [(o, lr, s) for o in ("bad", "good") for lr in grid(0.01, 3) for s in range(5)]
+    assert [r.number for r in result.runs] == list(range(len(result.runs)))
+
+
+def test_verdicts_on_a_planted_difference():
+    assert compare(experiment(claim("bad", "good"))).verdicts[0].finding.verdict == SUPPORTED
+    assert compare(experiment(claim("good", "bad"))).verdicts[0].finding.verdict == CONTRADICTED
+    assert compare(experiment(claim("good", "good"))).verdicts[0].finding.verdict == UNDECIDED
+    assert compare(experiment(claim("bad", "good", "test_error"))).verdicts[0].finding.verdict == SUPPORTED
+
+
+def test_below_five_seeds_nothing_is_decided():
+    assert compare(experiment(claim("bad", "good")), seeds=4).verdicts[0].finding.verdict == UNDECIDED
+
+
+def test_the_difference_is_that_of_log_losses():
+    finding = compare(experiment(claim("bad", "good"))).verdicts[0].finding
+    assert finding.difference.mean == pytest.approx(math.log(0.1) - math.log(0.3 * 10), rel=1e-9)
+
+
+def test_a_claim_that_was_not_run_is_not_judged_but_named():
+    result = compare(experiment(claim("momentum", "good")))
+    assert result.verdicts == []
+    assert "C1  not tested: its primary comparison is good against momentum" in report.verdicts(result)
+
+
+def test_diverged_runs_rank_worst_are_counted_and_decide_nothing():
+    result = compare(experiment(claim("good", "wild")), optimizers=("good", "wild"))
+    row = next(r for r in result.rows if r.optimizer == "wild")
+    assert row.lr == 0.00316 and row.diverged == 0  # 0.01 would be best, but diverges
+    rates = {"centre": lambda name, setting: 0.1}
+    lost = compare(experiment(claim("good", "wild"), **rates), optimizers=("good", "wild"))
+    wild = next(r for r in lost.rows if r.optimizer == "wild")
+    assert wild.diverged == wild.seeds == 5
+    assert lost.verdicts[0].finding.verdict == UNDECIDED
+    assert "5/5" in report.table(lost)
+    lines = [rec for run in lost.runs for rec in report.run_records(run) if rec["diverged"]]
+    assert lines and all(records.plain(line)["train_loss"] is None for line in lines)
+
+
+def test_full_reports_on_fresh_seeds():
+    result = compare(experiment(claim("bad", "good")), full=True)
+    assert sorted({r.job.seed for r in result.reported}) == [5, 6, 7, 8, 9]
+    chosen_on = {r.job.seed for r in result.runs} - {r.job.seed for r in result.reported}
+    assert chosen_on == {0, 1, 2, 3, 4}
+
+
+def test_records_hold_what_the_contract_names(tmp_path):
+    result = compare(experiment(claim("bad", "good")))
+    paths = report.save(result, tmp_path)
+    head, *lines = records.read(tmp_path / "records.jsonl")
+    assert {"versions", "cpu", "blas_threads", "command"} <= head.keys()
+    names = {"run", "optimizer", "lr", "seed", "epoch", "train_loss", "val_error", "test_error", "seconds", "diverged"}
+    assert all(names <= line.keys() for line in lines)
+    assert len(lines) == 2 * len(result.runs)
+    assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
+    assert training_curves(lines) is not None
+
+
+def test_the_declared_experiment_is_sound():
+    from minibng import optim
+
+    for name in (*MLP.optimizers, *MLP.full_optimizers):
+        assert name in optim.names()
+        for setting in MLP.full_settings:
+            assert MLP.centre(name, setting) > 0
+    for c in MLP.claims:
+        assert {c.baseline, c.treatment} <= set(MLP.optimizers)
+        assert c.setting in MLP.settings
+
+
+@pytest.mark.processes
+def test_processes_change_nothing_and_leave_the_environment_alone():
+    import os
+
+    before = dict(os.environ)
+    short = {"optimizers": ("momentum", "momentum-ng"), "seeds": 2, "epochs": 1, "settings": MLP.settings[:1], "show": False}
+    two, one = (compare(MLP, workers=n, **short) for n in (2, 1))
+    key = [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in two.runs]
+    assert key == [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in one.runs]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.processes
+def test_an_error_in_a_run_reaches_the_caller():
+    with pytest.raises(ValueError, match="unknown data set"):
+        compare(MLP, settings=[{**MLP.settings[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)

@@ -1,0 +1,167 @@
+"""Sequential, Residual, Flatten, layers of one's own, and what all of them say of themselves."""
+
+import numpy as np
+import pytest
+
+from minibng import Params, check_grads, grad, nn
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((5, 4))
+
+
+def test_names_nest():
+    model = nn.Sequential(
+        nn.Linear(4, 3),
+        nn.Residual(nn.Sequential(nn.Linear(3, 3), nn.relu, nn.Dropout(0.1)), nn.Linear(3, 3, bias=False)),
+        nn.Sequential(nn.Sequential(nn.Linear(3, 2))),
+    )
+    params = model.init(seed=0)
+    assert list(params) == ["0.W", "0.b", "1.body.0.W", "1.body.0.b", "1.shortcut.W", "2.0.0.W", "2.0.0.b"]
+    assert list(params.buffers) == ["1.body.2.counter"]
+    assert [b.name for b in params.layout.blocks] == ["0", "1.body.0", "1.shortcut", "2.0.0"]
+    assert repr(model) == (
+        "Sequential(Linear(4, 3), Residual(Sequential(Linear(3, 3), relu, Dropout(0.1)), "
+        "Linear(3, 3, bias=False)), Sequential(Sequential(Linear(3, 2))))"
+    )
+
+
+def test_a_sequence_is_the_composition_of_its_layers():
+    model = nn.Sequential(nn.Linear(4, 3), nn.tanh, lambda x: x * 2, nn.Linear(3, 2))
+    p = model.init(seed=0, dtype="float64")
+    expected = 2 * np.tanh(X @ p["0.W"] + p["0.b"]) @ p["3.W"] + p["3.b"]
+    np.testing.assert_allclose(model(p, X), expected, rtol=1e-13)
+    check_grads(lambda p, x: model(p, x), p, X)
+
+
+def test_an_empty_sequence_is_the_identity():
+    model = nn.Sequential()
+    assert model(model.init(), X) is X
+
+
+@pytest.mark.parametrize("layer", [None, 3, "relu"])
+def test_what_cannot_be_a_layer_is_refused_by_position(layer):
+    with pytest.raises(TypeError, match=f"layer 1 of Sequential is a {type(layer).__name__}"):
+        nn.Sequential(nn.relu, layer)
+
+
+def test_residual_adds_its_shortcut():
+    plain = nn.Residual(nn.Linear(4, 4))
+    p = plain.init(seed=0, dtype="float64")
+    np.testing.assert_allclose(plain(p, X), X @ p["body.W"] + p["body.b"] + X)
+    mapped = nn.Residual(nn.Sequential(nn.Linear(4, 3), nn.tanh), nn.Linear(4, 3))
+    p = mapped.init(seed=0, dtype="float64")
+    expected = np.tanh(X @ p["body.0.W"] + p["body.0.b"]) + X @ p["shortcut.W"] + p["shortcut.b"]
+    np.testing.assert_allclose(mapped(p, X), expected)
+    check_grads(lambda p, x: mapped(p, x), p, X)
+    np.testing.assert_allclose(nn.Residual(nn.tanh)(Params.of({}), X), np.tanh(X) + X)
+
+
+def test_a_residual_of_two_shapes_is_refused_with_both():
+    layer = nn.Residual(nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"Residual.*\(5, 3\).*\(5, 4\)"):
+        layer(layer.init(dtype="float64"), X)
+    broadcasts = nn.Residual(lambda x: x[:1])
+    with pytest.raises(ValueError, match=r"\(1, 4\).*\(5, 4\)"):
+        broadcasts(Params.of({}), X)
+
+
+@pytest.mark.parametrize("shape, to", [((5, 2, 3), (5, 6)), ((5, 4), (5, 4)), ((5,), (5, 1)), ((0, 2, 3), (0, 6))])
+def test_flatten_keeps_the_batch(shape, to):
+    x = np.arange(float(np.prod(shape))).reshape(shape)
+    y = nn.Flatten()(Params.of({}), x)
+    assert y.shape == to
+    np.testing.assert_array_equal(y.reshape(-1), x.reshape(-1))
+    check_grads(lambda x: nn.Flatten()(Params.of({}), x), x)
+    assert repr(nn.Flatten()) == "Flatten()"
+
+
+class Scale:
+    """A layer of one's own, with a buffer that counts; it derives from nothing."""
+
+    def tensors(self):
+        return {"s": nn.Spec((4,), lambda rng, shape: np.full(shape, 2.0))}
+
+    def buffers(self):
+        return {"calls": lambda rng: 0, "largest": lambda rng: np.zeros(1)}
+
+    def __call__(self, p, x, *, train=False):
+        if train:
+            p.buffers["calls"] += 1
+            p.buffers["largest"] = np.maximum(p.buffers["largest"], np.asarray(x.shape[0]))
+        return x * p["s"]
+
+
+def test_a_layer_of_one_s_own_is_any_object_with_the_methods():
+    model = nn.Sequential(nn.Linear(4, 4), Scale(), np.tanh)
+    p = model.init(seed=0, dtype="float64")
+    assert list(p) == ["0.W", "0.b", "1.s"] and set(p.buffers) == {"1.calls", "1.largest"}
+    np.testing.assert_allclose(model(p, X), np.tanh((X @ p["0.W"] + p["0.b"]) * 2))
+    check_grads(lambda p, x: model(p, x), p, X)
+    grad(lambda p: np.sum(model(p, X, train=True)))(p)
+    assert p.buffers["1.calls"] == 1 and p.buffers["1.largest"] == 5
+    assert p.buffers["1.largest"].dtype == np.float64
+    assert "0 calls" not in repr(model)
+
+
+def test_train_reaches_every_layer():
+    model = nn.Sequential(nn.Residual(nn.Sequential(Scale())), Scale())
+    p = model.init(dtype="float64")
+    model(p, X)
+    assert [p.buffers["0.body.0.calls"], p.buffers["1.calls"]] == [0, 0]
+    model(p, X, train=True)
+    assert [p.buffers["0.body.0.calls"], p.buffers["1.calls"]] == [1, 1]
+
+
+# init
+
+
+def test_the_same_seed_gives_the_same_parameters():
+    model = nn.Sequential(nn.Linear(4, 3), nn.relu, nn.Dropout(0.5), nn.Linear(3, 2))
+    a, b, c = model.init(seed=1), model.init(seed=1), model.init(seed=2)
+    np.testing.assert_array_equal(a.flat, b.flat)
+    assert a.buffers == b.buffers and a.buffers != c.buffers
+    assert not np.array_equal(a.flat, c.flat) and not np.shares_memory(a.flat, b.flat)
+    np.testing.assert_array_equal(model.init(seed=1, dtype="float64").flat.astype("float32"), a.flat)
+    np.testing.assert_array_equal(model.init(seed=1, blocks="tensor").flat, a.flat)
+    assert a.dtype == np.float32
+
+
+def test_making_parameters_leaves_the_global_generator_alone():
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    nn.Linear(4, 3).init(seed=0)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_init_takes_the_partition_and_refuses_other_dtypes_and_devices():
+    model = nn.Sequential(nn.Linear(4, 3))
+    assert len(model.init(blocks="global").layout.blocks) == 1
+    for dtype in ("float16", "int64"):
+        with pytest.raises(TypeError, match=f"float32 or float64, got {dtype}"):
+            model.init(dtype=dtype)
+    with pytest.raises(ValueError, match="unknown device 'cpuu'; did you mean 'cpu'"):
+        model.init(device="cpuu")
+    with pytest.raises(ValueError, match="unknown partition"):
+        model.init(blocks="neurons")
+
+
+# summary
+
+
+def test_summary_lists_layers_shapes_and_parameters():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.relu, nn.Residual(nn.Linear(3, 3)), Scale())
+    assert model.summary().splitlines()[-1] == "31 parameters in 3 blocks"
+    lines = nn.Sequential(nn.Linear(4, 3), nn.relu).summary(X.astype("float32")).splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        ["name", "layer", "output", "parameters"],
+        ["0", "Linear(4,", "3)", "(5,", "3)", "15"],
+        ["1", "relu", "(5,", "3)", "0"],
+    ]
+    assert lines[-1] == "15 parameters in 1 block"
+    assert nn.Linear(4, 3).summary().splitlines()[-1] == "15 parameters in 1 block"
+
+
+def test_summary_of_a_residual_gives_its_parts_the_same_input():
+    layer = nn.Residual(nn.Linear(4, 3), nn.Linear(4, 3, bias=False))
+    text = layer.summary(X.astype("float32"))
+    assert "27 parameters in 2 blocks" in text
+    assert "(5, 3)" in text

@@ -1,0 +1,114 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from minibng import cli
+
+
+def run(capsys, *argv):
+    """Return (exit code, standard output, standard error)."""
+    try:
+        code = cli.main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    return (code, *capsys.readouterr())
+
+
+SHORT = ("--seeds", "2", "--epochs", "1", "--optimizers", "momentum,momentum-ng", "--schedule", "constant")
+
+
+def test_compare_prints_the_table_and_the_verdict_and_writes_everything(capsys, tmp_path):
+    code, out, err = run(capsys, "compare", "mlp", *SHORT, "--out", str(tmp_path / "a" / "b"))
+    assert (code, err) == (0, "")
+    assert "momentum-ng" in out and "final training loss" in out
+    assert "C1  NOT DECIDED AT THIS SCALE" in out  # two seeds decide nothing
+    folder = tmp_path / "a" / "b"
+    names = {"norms.jsonl", "norms.png", "rates.png", "records.jsonl", "training.png"}
+    assert {p.name for p in folder.iterdir()} == names
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert lines[0]["kind"] == "header" and lines[0]["blas_threads"] == 1
+    assert [r["run"] for r in lines[1:]] == sorted(r["run"] for r in lines[1:])
+    assert all((folder / n).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for n in names if n.endswith("png"))
+
+
+def test_run_prints_every_epoch_and_writes_records(capsys, tmp_path):
+    code, out, _ = run(capsys, "run", "mlp", "--optimizer", "adam-ng", "--depth", "2", "--epochs", "2", "--out", str(tmp_path))
+    assert code == 0
+    assert "Linear(64, 100)" in out
+    assert [line.split()[0] for line in out.splitlines() if line[:5].strip().isdigit()][-3:] == ["0", "1", "2"]
+    assert {p.name for p in tmp_path.iterdir()} == {"norms.jsonl", "norms.png", "records.jsonl", "training.png"}
+
+
+def test_a_diverging_run_is_a_result(capsys, tmp_path):
+    code, out, _ = run(
+        capsys, "run", "mlp", "--optimizer", "sgd", "--lr", "1e30", "--activation", "relu", "--depth", "2", "--out", str(tmp_path)
+    )
+    assert code == 0 and "The run diverged" in out
+    assert "null" in (tmp_path / "records.jsonl").read_text()
+
+
+def test_list_names_everything_that_can_be_named(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for name in ("mlp", "digits", "mnist5k", "adadelta", "-ng-adaptive", "sigmoid", "step"):
+        assert name in out
+
+
+def test_doctor_proves_the_essentials(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert "cpu           works" in out and "numpy" in out and "1259 + 179 + 359" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (("compare", "mpl"), "unknown experiment 'mpl'; did you mean 'mlp'?"),
+        (("compare", "mlp", "--optimizers", "adam-gn"), "did you mean 'adam-ng'?"),
+        (("compare", "mlp", "--dataset", "digit"), "did you mean 'digits'?"),
+        (("compare", "mlp", "--activation", "rule"), "did you mean 'relu'?"),
+        (("compare", "mlp", "--seeds", "0"), "at least 1 is needed, got '0'"),
+        (("compare", "mlp", "--depth", "six"), "a whole number of at least 1 is needed, got 'six'"),
+        (("run", "mlp", "--lr", "-1"), "a finite rate of 0 or more is needed, got '-1'"),
+        (("run", "mlp", "--lr", "nan"), "got 'nan'"),
+        (("comapre", "mlp"), "invalid choice: 'comapre'"),
+        ((), "COMMAND"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_what_is_valid(capsys, argv, told):
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert told in err and "Traceback" not in err
+
+
+def test_an_output_folder_that_cannot_be_written_to_ends_it_before_any_run(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = run(capsys, "compare", "mlp", "--out", str(tmp_path / "file" / "x"))
+    assert code == 1 and out == ""
+    assert "cannot write to the output folder" in err and "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        cli.main(["compare", "mlp", "--debug", "--out", str(tmp_path / "file" / "x")])
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, _, err = run(capsys, "run", "mlp", "--depth", "1", "--epochs", "1", "--out", str(tmp_path))
+    assert code == 1 and "pip install 'minibng[experiments]'" in err
+
+
+def test_ctrl_c_is_told_in_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, _, err = run(capsys, "list")
+    assert code == 130 and err == "minibng: interrupted; nothing was written\n"
+
+
+def test_the_command_is_installed():
+    out = subprocess.run([sys.executable, "-m", "minibng", "--version"], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("minibng ")

@@ -1,0 +1,383 @@
+"""The vector x = (x^1, …, x^B): where each tensor lies, which block it belongs to, what shares memory with what."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibng import Layout, Params, grad, hvp, nn, value_and_grad, vjp
+from minibng.autodiff import Traced, flatten
+from minibng.names import UnknownNameError
+from minibng.params import Block, layer_of, partition
+
+SHAPES = {"0.W": (2, 3), "0.b": (3,), "2.body.W": (3, 1), "2.body.b": (), "4.W": (0, 2)}
+
+
+def filled(shapes=None, dtype="float64", blocks="layer", buffers=None):
+    layout = Layout(shapes or SHAPES, blocks)
+    return Params(layout, np.arange(1.0, layout.size + 1).astype(dtype), buffers)
+
+
+# Layout
+
+
+def test_offsets_sizes_and_total():
+    layout = Layout(SHAPES)
+    assert layout.names == tuple(SHAPES)
+    assert layout.shapes == tuple(SHAPES.values())
+    assert layout.sizes == (6, 3, 3, 1, 0)
+    assert layout.offsets == (0, 6, 9, 12, 13)
+    assert layout.size == 13
+
+
+PARTITIONS = {
+    "layer": [("0", (0, 1)), ("2.body", (2, 3)), ("4", (4,))],
+    "tensor": [("0.W", (0,)), ("0.b", (1,)), ("2.body.W", (2,)), ("2.body.b", (3,)), ("4.W", (4,))],
+    "global": [("all", (0, 1, 2, 3, 4))],
+}
+
+
+@pytest.mark.parametrize("blocks", PARTITIONS)
+def test_partitions(blocks):
+    expected = tuple(Block(*b) for b in PARTITIONS[blocks])
+    assert Layout(SHAPES, blocks).blocks == expected
+    assert partition(tuple(SHAPES), blocks) == expected
+    assert Layout(SHAPES).with_blocks(blocks) == Layout(SHAPES, blocks)
+    assert Layout(SHAPES, blocks).partition == blocks
+
+
+def test_the_layer_is_the_default_block():
+    assert Layout(SHAPES).blocks == Layout(SHAPES, "layer").blocks
+    assert [layer_of(n) for n in ("3.conv.W", "0.b", "W")] == ["3.conv", "0", "."]
+
+
+def test_a_layer_whose_tensors_are_apart_is_one_block_of_several_stretches():
+    params = filled({"a.W": (2,), "b.W": (3,), "a.b": (1,)})
+    blocks = dict(params.blocks())
+    assert list(blocks) == ["a", "b"]
+    np.testing.assert_array_equal(np.concatenate(blocks["a"]), [1, 2, 6])
+    assert [v.shape for v in blocks["a"]] == [(2,), (1,)]
+
+
+def test_an_unknown_partition_offers_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown partition 'layers'; did you mean 'layer'"):
+        Layout(SHAPES, "layers")
+
+
+def test_the_table_lists_blocks_tensors_shapes_and_sizes():
+    assert repr(Layout({"0.W": (784, 100), "0.b": (100,), "2.W": (100, 10)})).splitlines() == [
+        "block  tensor  shape         size",
+        "0      0.W     (784, 100)  78,400",
+        "       0.b     (100,)         100",
+        "2      2.W     (100, 10)    1,000",
+        "2 blocks, 3 tensors, 79,500 numbers",
+    ]
+
+
+def test_layouts_are_equal_where_names_shapes_and_blocks_are():
+    assert Layout(SHAPES) == Layout(SHAPES)
+    assert hash(Layout(SHAPES)) == hash(Layout(SHAPES))
+    others = [Layout(SHAPES, "tensor"), Layout({**SHAPES, "0.b": (4,)}), Layout(dict(reversed(SHAPES.items())))]
+    assert all(Layout(SHAPES) != other for other in others)
+    assert Layout(SHAPES) != "a layout"
+
+
+def test_the_difference_of_two_layouts_is_told_in_words():
+    layout = Layout(SHAPES)
+    assert layout.difference(Layout(SHAPES, "global")) is None
+    assert "'0.b' has shape (3,) in one and (4,) in the other" in layout.difference(Layout({**SHAPES, "0.b": (4,)}))
+    assert "tensor 0 is '0.W' in one and 'W' in the other" in layout.difference(Layout({"W": (2, 3)}))
+    assert "one has 5 tensors and the other 6" in layout.difference(Layout({**SHAPES, "5.W": (1,)}))
+
+
+names = st.sampled_from(["a.W", "a.b", "b.W", "b.c.W", "b.c.b", "W"])
+shapes = st.dictionaries(names, st.lists(st.integers(0, 3), max_size=3).map(tuple))
+
+
+@given(shapes, st.sampled_from(["layer", "tensor", "global"]))
+def test_tensors_and_blocks_cover_the_vector_exactly_once(shapes, blocks):
+    layout = Layout(shapes, blocks)
+    params = Params(layout, np.zeros(layout.size))
+    for name, tensor in params.items():
+        assert tensor.shape == shapes[name]
+        params[name] = params[name] + 1
+    np.testing.assert_array_equal(params.flat, np.ones(layout.size))
+    for _, views in params.blocks():
+        for view in views:
+            assert view.ndim == 1 and view.flags.c_contiguous
+            view += 1
+    np.testing.assert_array_equal(params.flat, np.full(layout.size, 2.0))
+    assert sorted(i for b in layout.blocks for i in b.tensors) == list(range(len(shapes)))
+
+
+# Views
+
+
+def test_tensors_and_blocks_are_views_of_one_vector():
+    params = filled()
+    assert params.flat.flags.c_contiguous and params.flat.ndim == 1
+    assert all(np.shares_memory(t, params.flat) for t in params._tensors.values() if t.size)
+    params["0.W"][1, 2] = 99.0
+    assert params.flat[5] == 99.0
+    params.flat[12] = -1.0
+    assert params["2.body.b"] == -1.0
+    dict(params.blocks())["0"][0][:] = 0.0
+    assert not params["0.W"].any() and not params["0.b"].any()
+    params.flat += 1.0
+    assert params["2.body.b"] == 0.0
+
+
+@pytest.mark.parametrize("blocks", PARTITIONS)
+def test_contiguous_blocks_are_one_view(blocks):
+    params = filled(blocks=blocks)
+    assert [name for name, _ in params.blocks()] == [name for name, _ in PARTITIONS[blocks]]
+    assert all(len(views) == 1 for _, views in params.blocks())
+
+
+def test_writing_a_tensor_by_name_keeps_the_view():
+    params = filled()
+    view = params["0.b"]
+    params["0.b"] = np.array([7.0, 8.0, 9.0])
+    np.testing.assert_array_equal(view, [7.0, 8.0, 9.0])
+    np.testing.assert_array_equal(params.flat[6:9], [7.0, 8.0, 9.0])
+    params["0.b"] *= 2
+    np.testing.assert_array_equal(params.flat[6:9], [14.0, 16.0, 18.0])
+    with pytest.raises(ValueError, match="broadcast"):
+        params["0.b"] = np.ones(4)
+
+
+def test_it_is_a_mapping_of_names():
+    params = filled()
+    assert list(params) == list(SHAPES) and len(params) == 5
+    assert "0.W" in params and "W" not in params
+    assert [n for n, _ in params.items()] == list(SHAPES)
+    assert repr(params) == repr(params.layout)
+
+
+def test_an_unknown_tensor_offers_the_nearest():
+    params = filled()
+    with pytest.raises(UnknownNameError, match=r"unknown tensor '0.w'; did you mean '0.[Wb]'.*Known: 0.W, 0.b"):
+        params["0.w"]
+    with pytest.raises(UnknownNameError, match="unknown tensor"):
+        params["nonsense"] = 1.0
+
+
+def test_a_vector_that_does_not_fit_is_refused():
+    layout = Layout(SHAPES)
+    for flat in (np.zeros(12), np.zeros((13, 1)), np.zeros(0)):
+        with pytest.raises(ValueError, match="layout holds 13 numbers, the vector has shape"):
+            Params(layout, flat)
+    with pytest.raises(TypeError, match="int64"):
+        Params(layout, np.zeros(13, dtype="int64"))
+
+
+def test_a_vector_that_cannot_be_viewed_is_refused_or_still_shared():
+    flat = np.zeros(26)[::2]
+    try:
+        params = Params(Layout(SHAPES), flat)
+    except ValueError:
+        return
+    params["0.W"] = np.ones((2, 3))
+    np.testing.assert_array_equal(params.flat[:6], np.ones(6))
+
+
+# of
+
+
+def test_of_copies_arrays_in_their_order():
+    w, b = np.ones((2, 1)), np.zeros(1)
+    params = Params.of({"0.W": w, "0.b": b}, blocks="tensor")
+    params.flat[:] = 5.0
+    assert w[0, 0] == 1.0 and b[0] == 0.0
+    assert params.layout == Layout({"0.W": (2, 1), "0.b": (1,)}, "tensor")
+    assert Params.of({"x": np.ones(2, "float32")}).dtype == np.float32
+    assert Params.of({"x": [1.0, 2.0], "y": 3.0}).flat.tolist() == [1.0, 2.0, 3.0]
+    assert Params.of({"x": np.ones((3, 2)).T})["x"].flags.c_contiguous
+
+
+def test_of_refuses_mixed_dtypes_by_name():
+    with pytest.raises(TypeError, match=r"'a' is float32, 'c' is float64.*astype"):
+        Params.of({"a": np.ones(1, "float32"), "b": np.ones(1, "float32"), "c": np.ones(1)})
+    with pytest.raises(TypeError, match=r"floating.*int64"):
+        Params.of({"a": np.array([1, 2])})
+
+
+# Copies and files
+
+
+@pytest.mark.parametrize("duplicate", [Params.copy, copy.deepcopy, copy.copy, lambda p: p.to("cpu")])
+def test_copies_are_independent(duplicate):
+    params = filled(dtype="float32", blocks="tensor", buffers={"3.mean": np.ones(2, "float32"), "4.counter": 7})
+    other = duplicate(params)
+    assert other.layout == params.layout and other.dtype == np.float32
+    np.testing.assert_array_equal(other.flat, params.flat)
+    if duplicate is copy.copy:  # a shallow copy may share, but only as a whole
+        return
+    other.flat[:] = 0.0
+    other["0.b"] = 3.0
+    other.buffers["3.mean"][0] = 5.0
+    other.buffers["4.counter"] = 8
+    assert params.flat[0] == 1.0 and params["0.b"][0] == 7.0
+    assert params.buffers["3.mean"][0] == 1.0 and params.buffers["4.counter"] == 7
+    assert np.shares_memory(other["0.W"], other.flat)
+
+
+def test_state_dict_is_a_copy_and_goes_round():
+    params = filled(dtype="float32", buffers={"3.mean": np.arange(2.0), "4.counter": 2**61 + 1})
+    state = params.state_dict()
+    assert set(state) == {"tensors", "buffers"}
+    assert all(type(v) is np.ndarray for v in state["tensors"].values())
+    fresh = filled(dtype="float32", buffers={"3.mean": np.zeros(2), "4.counter": 0})
+    fresh.flat[:] = 0.0
+    vector = fresh.flat
+    params.flat[:] = -1.0
+    params.buffers["3.mean"][:] = -1.0
+    fresh.load_state_dict(state)
+    assert fresh.flat is vector
+    np.testing.assert_array_equal(fresh.flat, filled(dtype="float32").flat)
+    np.testing.assert_array_equal(fresh.buffers["3.mean"], [0.0, 1.0])
+    assert fresh.buffers["4.counter"] == 2**61 + 1
+    fresh.buffers["3.mean"][0] = 9.0
+    assert state["buffers"]["3.mean"][0] == 0.0
+
+
+def without(d, key):
+    return {k: v for k, v in d.items() if k != key}
+
+
+MISFITS = {
+    "missing tensor": lambda t, b: (without(t, "4.W"), b),
+    "extra tensor": lambda t, b: ({**t, "9.W": np.ones(1)}, b),
+    "other order": lambda t, b: (dict(reversed(t.items())), b),
+    "shape": lambda t, b: ({**t, "2.body.W": np.ones((1, 3))}, b),
+    "dtype": lambda t, b: ({**t, "2.body.W": np.ones((3, 1), "float32")}, b),
+    "missing buffer": lambda t, b: (t, without(b, "n")),
+    "extra buffer": lambda t, b: (t, {**b, "m": 1}),
+    "buffer's shape": lambda t, b: (t, {**b, "mean": np.ones(3)}),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(name):
+    params = filled(buffers={"mean": np.zeros(2), "n": 1})
+    state = filled(buffers={"mean": np.ones(2), "n": 2}).state_dict()
+    state["tensors"]["0.W"] += 100.0
+    tensors, buffers = MISFITS[name](state["tensors"], state["buffers"])
+    with pytest.raises(ValueError, match="saved"):
+        params.load_state_dict({"tensors": tensors, "buffers": buffers})
+    np.testing.assert_array_equal(params.flat, filled().flat)
+    assert params.buffers["n"] == 1
+    np.testing.assert_array_equal(params.buffers["mean"], np.zeros(2))
+
+
+# Scope and buffers
+
+
+def test_a_scope_shows_a_layer_its_own():
+    params = filled(buffers={"2.body.mean": 1.0, "2.n": 5, "20.n": 6})
+    scope = params.scope("2")
+    assert scope.scope("body")["W"] is params["2.body.W"]
+    assert dict(scope.buffers) == {"body.mean": 1.0, "n": 5}
+    scope.buffers["n"] += 1
+    scope.scope("body").buffers["mean"] = 2.0
+    assert params.buffers == {"2.body.mean": 2.0, "2.n": 6, "20.n": 6}
+    with pytest.raises(UnknownNameError, match=r"'2\.W'"):
+        scope["W"]
+    with pytest.raises(TypeError, match="cannot be removed"):
+        del scope.buffers["n"]
+    with pytest.raises(KeyError):
+        scope.buffers["nothing"]
+
+
+# Derivatives
+
+
+def test_each_gradient_is_a_new_params_with_its_own_vector():
+    params = filled({"0.W": (2, 3), "0.b": (3,), "1.W": (2,)}, dtype="float32", buffers={"n": 1})
+    step = value_and_grad(lambda p, k: k * np.sum(p["0.W"] * p["0.b"]))
+    _, first = step(params, 1.0)
+    kept = first.flat.copy()
+    _, second = step(params, 2.0)
+    assert isinstance(first, Params) and first.layout == params.layout and first.dtype == np.float32
+    vectors = [params.flat, first.flat, second.flat]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(vectors) for b in vectors[:i])
+    np.testing.assert_array_equal(first.flat, kept)
+    np.testing.assert_array_equal(second.flat, 2 * kept)
+    assert first.buffers == {}
+    first.flat += second.flat
+    np.testing.assert_array_equal(first["0.W"], 3 * np.broadcast_to(params["0.b"], (2, 3)))
+    np.testing.assert_array_equal(first["1.W"], np.zeros(2))
+    assert np.shares_memory(first["0.W"], first.flat) and first.flat.flags.writeable
+
+
+def test_a_penalty_on_the_vector_is_differentiated():
+    params = filled()
+    np.testing.assert_array_equal(grad(lambda p: np.sum(p.flat**2))(params).flat, 2 * params.flat)
+    v = Params(params.layout, np.linspace(-1, 1, 13))
+    np.testing.assert_allclose(hvp(lambda p: np.sum(p.flat**3))(params, v).flat, 6 * params.flat * v.flat)
+
+
+def test_a_penalty_on_blocks_and_tensors_is_differentiated():
+    params = filled()
+    g = grad(lambda p: sum(np.sum(v**2) * (name == "0") for name, views in p.blocks() for v in views))(params)
+    np.testing.assert_array_equal(g.flat, np.where(np.arange(13) < 9, 2 * params.flat, 0))
+    g = grad(lambda p: sum(np.sum(t) for n, t in p.items() if n.endswith("W")))(params)
+    np.testing.assert_array_equal(g["0.W"], np.ones((2, 3)))
+    assert not g["0.b"].any()
+
+
+def test_inside_a_trace_it_holds_traced_tensors_and_the_same_names():
+    seen = []
+
+    def f(p):
+        seen.append((type(p), type(p["0.W"]), type(p.flat), p.dtype, list(p), p.layout == params.layout, "0.W" in p))
+        return np.sum(p.flat)
+
+    params = filled(dtype="float32")
+    grad(f)(params)
+    assert seen == [(Params, Traced, Traced, np.dtype("float32"), list(SHAPES), True, True)]
+
+
+def test_writing_inside_a_trace_is_refused():
+    def f(p):
+        p["0.W"] = np.zeros((2, 3))
+        return np.sum(p.flat)
+
+    params = filled()
+    with pytest.raises(TypeError, match="cannot be written to while it is being differentiated"):
+        grad(f)(params)
+    np.testing.assert_array_equal(params.flat, filled().flat)
+
+
+def test_its_leaves_are_its_tensors_as_views():
+    params = filled()
+    leaves, rebuild = flatten(params)
+    assert all(leaf is params[name] for leaf, name in zip(leaves, params, strict=True))
+    made = rebuild([leaf * 2 for leaf in leaves])
+    np.testing.assert_array_equal(made.flat, 2 * params.flat)
+    assert not np.shares_memory(made.flat, params.flat)
+
+
+def test_vjp_of_a_function_that_returns_params():
+    params = filled()
+    value, pull = vjp(lambda p: p.__rebuild__([t * t for _, t in p.items()]), params)
+    np.testing.assert_array_equal(value.flat, params.flat**2)
+    (g,) = pull(Params(params.layout, np.full(13, 3.0)))
+    np.testing.assert_array_equal(g.flat, 6 * params.flat)
+
+
+def test_buffers_written_in_a_trace_are_the_model_s_and_plain():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    params = model.init(seed=0, dtype="float64")
+    start = params.buffers["1.counter"]
+    grad(lambda p: np.sum(model(p, np.ones((3, 2)), train=True)))(params)
+    assert params.buffers["1.counter"] == start + 1
+    assert type(params.buffers["1.counter"]) is int
+
+
+def test_params_without_tensors_are_allowed():
+    params = nn.Dropout(0.5).init(seed=0)
+    assert (len(params), params.flat.shape, list(params.blocks())) == (0, (0,), [])
+    assert grad(lambda p: 1.0)(params).flat.shape == (0,)

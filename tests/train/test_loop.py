@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+
+import minibng as bng
+from minibng import nn, optim, train
+from minibng.data import Dataset, Split
+
+
+@pytest.fixture
+def split():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((90, 4)).astype("float32")
+    y = (x[:, 0] > 0).astype("int64") + (x[:, 1] > 0)
+    parts = [Dataset(x[a:b], y[a:b], classes=3) for a, b in ((0, 50), (50, 70), (70, 90))]
+    return Split(*parts, name="toy", classes=3, source="made here")
+
+
+def setting(split, name="momentum-ng", lr=0.1, seed=0):
+    model = nn.models.mlp(4, [5], 3, activation="tanh")
+    params = model.init(seed)
+    return model, params, optim.get(name)(params, lr=lr), nn.cross_entropy, split
+
+
+def test_fit_is_the_loop_written_out(split):
+    model, params, opt, loss, _ = setting(split)
+    history = train.fit(model, params, opt, loss, split, epochs=3, batch=16, seed=7)
+    model2, mine, opt2, *_ = setting(split)
+    step = bng.value_and_grad(lambda p, x, y: loss(model2(p, x, train=True), y))
+    losses = []
+    for epoch in range(3):
+        for x, y in bng.data.batches(split.train, 16, seed=7, epoch=epoch):
+            value, grad = step(mine, x, y)
+            losses.append(float(value))
+            opt2.step(grad)
+    assert np.array_equal(params.flat, mine.flat)
+    assert history.step_losses == losses
+    assert len(losses) == 3 * 4  # 50 samples in batches of 16: the last one is partial
+
+
+def test_what_is_measured_is_of_whole_splits_by_the_last_parameters(split):
+    model, params, opt, loss, _ = setting(split)
+    history = train.fit(model, params, opt, loss, split, epochs=2, batch=16)
+    last = history.epochs[-1]
+    assert [e.epoch for e in history.epochs] == [0, 1, 2]
+    assert last.train_loss == pytest.approx(float(loss(model(params, split.train.x), split.train.y)), rel=1e-6)
+    for part, error in ((split.val, last.val_error), (split.test, last.test_error)):
+        assert error == np.mean(np.argmax(model(params, part.x), axis=1) != part.y)
+
+
+def test_both_forms_of_the_loss_train_alike(split):
+    model, params, opt, loss, _ = setting(split)
+    train.fit(model, params, opt, loss, split, epochs=2, batch=16)
+    model2, other, opt2, *_ = setting(split)
+    train.fit(model2, other, opt2, lambda p, x, y: loss(model2(p, x, train=True), y), split, epochs=2, batch=16)
+    assert np.array_equal(params.flat, other.flat)
+
+
+def test_a_loss_of_another_form_is_refused(split):
+    model, params, opt, *_ = setting(split)
+    with pytest.raises(TypeError, match=r"loss\(output, y\) or loss\(params, x, y\), got 1"):
+        train.fit(model, params, opt, lambda x: x, split)
+
+
+def test_recorded_norms_are_those_of_gradient_and_step(split):
+    model, params, opt, loss, _ = setting(split, "sgd-ng", lr=0.25)
+    before = params.copy()
+    history = train.fit(model, params, opt, loss, split, epochs=1, batch=50, record_norms=True)
+    grad = bng.grad(lambda p: loss(model(p, *full(split)[:1]), full(split)[1]))(before)
+    expected = [np.linalg.norm(np.concatenate(views)) for _, views in grad.blocks()]
+    assert np.allclose(history.gradient_norms[0], expected, rtol=1e-5)
+    assert np.allclose(history.update_norms, 0.25, rtol=1e-4)  # SGD-NG: each block moves by the rate
+    assert history.blocks == ("0", "2")
+
+
+def full(split):
+    (batch,) = bng.data.batches(split.train, 50)
+    return batch
+
+
+def test_a_diverged_run_ends_and_says_so(split):
+    model, params, opt, loss, _ = setting(split, "sgd", lr=1e38)
+    history = train.fit(model, params, opt, loss, split, epochs=5, batch=16)
+    assert history.diverged
+    assert len(history.epochs) < 6
+    assert math.isnan(history.epochs[-1].train_loss) or history.error
+
+
+def test_dropout_is_off_when_measuring_and_its_counter_untouched(split):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+    params = model.init(0)
+    start = params.buffers["1.counter"]
+    train.fit(model, params, optim.SGD(params, lr=0.0), nn.cross_entropy, split, epochs=2, batch=25)
+    assert params.buffers["1.counter"] == start + 4
+
+
+def test_epochs_zero_measures_only_and_negative_is_refused(split):
+    model, params, opt, loss, _ = setting(split)
+    before = params.flat.copy()
+    assert len(train.fit(model, params, opt, loss, split, epochs=0).epochs) == 1
+    assert np.array_equal(params.flat, before)
+    with pytest.raises(ValueError, match="epochs must be 0 or more, got -1"):
+        train.fit(model, params, opt, loss, split, epochs=-1)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused(split):
+    model, params, opt, loss, _ = setting(split)
+    with pytest.raises(ValueError, match=r"128.*50"):
+        train.fit(model, params, opt, loss, split, batch=128)
+
+
+def test_float64_stays_float64(split):
+    model = nn.models.mlp(4, [5], 3)
+    params = model.init(0, dtype="float64")
+    double = Split(*(Dataset(p.x.astype("float64"), p.y, classes=3) for p in (split.train, split.val, split.test)),
+                   name="toy", classes=3, source="made here")  # fmt: skip
+    train.fit(model, params, optim.AdamNG(params, lr=0.01), nn.cross_entropy, double, epochs=1, batch=16)
+    assert params.flat.dtype == np.float64
+
+
+def test_regression_has_a_loss_and_no_error(split):
+    rng = np.random.default_rng(1)
+    parts = [Dataset(rng.standard_normal((n, 2)).astype("float32"), rng.standard_normal((n, 1)).astype("float32"))
+             for n in (20, 5, 5)]  # fmt: skip
+    model = nn.Linear(2, 1)
+    params = model.init(0)
+    history = train.fit(
+        model, params, optim.SGD(params, lr=0.1), nn.mse, Split(*parts, name="r", classes=0, source=""), batch=5
+    )
+    assert history.epochs[-1].val_error is None
+    assert math.isfinite(history.epochs[-1].train_loss)
