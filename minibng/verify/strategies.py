@@ -24,7 +24,7 @@ T = TypeVar("T")
 Example: TypeAlias = tuple[Any, ...]
 
 _FAR = 7**25
-LARGE = (16_383, 16_384, 16_385, 40_000)
+LARGE = (16_385, 16_384, 40_000)
 """Sizes about and above one piece of a sum of squares."""
 
 

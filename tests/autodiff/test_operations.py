@@ -174,7 +174,10 @@ def reduction(op, draw, theirs, empty=True):
 
 reduction("sum", normal, lambda x, a, k: torch.sum(x, a, k))
 reduction("mean", normal, lambda x, a, k: torch.mean(x, a, k), empty=False)
-reduction("var", normal, lambda x, a, k: torch.var(x, a, correction=0, keepdim=k), empty=False)
+reduction(
+    "var", normal,
+    lambda x, a, k: torch.var(x, a, correction=0, keepdim=k) if x.numel() else torch.sum(x, a, k), empty=False,
+)  # fmt: skip
 reduction("max", apart, lambda x, a, k: torch.amax(x, a, k), empty=False)
 reduction("min", apart, lambda x, a, k: torch.amin(x, a, k), empty=False)
 reduction("logsumexp", normal, lambda x, a, k: torch.logsumexp(x, a, k), empty=False)
