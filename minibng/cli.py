@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 import minibng
-from minibng import data, nn, optim, plot
+from minibng import data, nn, optim
 from minibng.backend import get_backend
 from minibng.experiments import EXPERIMENTS, Job, compare, mlp, report
 from minibng.experiments.comparison import Run
+from minibng.experiments.declaration import combine
 from minibng.extras import MissingExtraError
 from minibng.names import UnknownNameError, choose
 from minibng.train import records
@@ -45,11 +46,6 @@ def _one_of(table: Mapping[str, Any], what: str) -> Callable[[str], str]:
     return accept
 
 
-def _several(accept: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Return an argument type that accepts a comma-separated list."""
-    return lambda text: tuple(accept(part.strip()) for part in text.split(",") if part.strip())
-
-
 def _whole(least: int) -> Callable[[str], int]:
     def accept(text: str) -> int:
         if not text.lstrip("-").isdigit() or int(text) < least:
@@ -69,103 +65,101 @@ def _rate(text: str) -> float:
     return value
 
 
+DATASET = _one_of(data.DATASETS, "data set")
+ACTIVATION = _one_of(nn.ACTIVATIONS, "activation")
+SCHEDULE = _one_of(mlp.SCHEDULES, "schedule")
+
+
+def _optimizer(text: str) -> str:
+    """Accept an optimizer's name; the table is read when it is needed, since rules can be registered."""
+    return _one_of(dict.fromkeys(optim.names()), "optimizer")(text)
+
+
+class _Listed(argparse.Action):
+    """Collects names given with commas, with spaces, or both, into one tuple."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Store the names, each once."""
+        setattr(namespace, self.dest, tuple(dict.fromkeys(v for part in values for v in part)))
+
+
+def _listed(accept: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the settings of an option that takes several names."""
+    several = lambda text: tuple(accept(part.strip()) for part in text.split(",") if part.strip())  # noqa: E731
+    return {"type": several, "nargs": "+", "action": _Listed}
+
+
 def _parser() -> argparse.ArgumentParser:
-    shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="minibng",
         description="Block-normalized gradients, compared on real data.",
         epilog=EXAMPLES,
-        formatter_class=shape,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"minibng {minibng.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    names = dict.fromkeys(optim.names())
-    optimizer, experiment = _one_of(names, "optimizer"), _one_of(EXPERIMENTS, "experiment")
-    dataset, activation = _one_of(data.DATASETS, "data set"), _one_of(nn.ACTIVATIONS, "activation")
-    schedule = _one_of(dict.fromkeys(mlp.SCHEDULES), "schedule")
-
-    comparing = commands.add_parser(
-        "compare",
-        help="train with each optimizer and its twins; table, verdicts, figures",
-        epilog=EXAMPLES,
-        formatter_class=shape,
-    )
-    comparing.add_argument("experiment", type=experiment, help=", ".join(EXPERIMENTS))
-    comparing.add_argument(
-        "--full",
-        action="store_true",
-        help="every optimizer, depth and activation; fresh seeds for the report",
-    )
-    comparing.add_argument(
-        "--dataset", type=_several(dataset), help="digits (default), mnist5k; several with commas"
-    )
-    comparing.add_argument(
-        "--depth", type=_several(_whole(1)), help="hidden layers (default 6); several with commas"
-    )
-    comparing.add_argument(
-        "--activation", type=_several(activation), help="sigmoid (default), tanh, relu; several with commas"
-    )
-    comparing.add_argument("--schedule", type=_several(schedule), help="constant, step (default: both)")
-    comparing.add_argument(
-        "--optimizers", type=_several(optimizer), help="names with commas, see minibng list"
-    )
-    comparing.add_argument(
-        "--seeds", type=_whole(1), help="number of seeds (default 5; below that nothing is decided)"
-    )
-    comparing.add_argument("--workers", type=_whole(1), help="processes (default: one a core)")
-
-    running = commands.add_parser("run", help="one training run", epilog=EXAMPLES, formatter_class=shape)
-    running.add_argument("experiment", type=experiment, help=", ".join(EXPERIMENTS))
-    running.add_argument("--optimizer", type=optimizer, default="momentum-ng", help="default momentum-ng")
-    running.add_argument(
-        "--lr", type=_rate, help="learning rate (default: the centre of the optimizer's grid)"
-    )
-    running.add_argument("--dataset", type=dataset, default="digits", help="default digits")
-    running.add_argument("--depth", type=_whole(1), default=6, help="hidden layers, default 6")
-    running.add_argument("--activation", type=activation, default="sigmoid", help="default sigmoid")
-    running.add_argument("--schedule", type=schedule, default="constant", help="constant (default) or step")
-    running.add_argument("--seed", type=_whole(0), default=0, help="default 0")
-
+    layout: dict[str, Any] = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    about = "train with each optimizer and its twins; table, verdicts, figures"
+    comparing = commands.add_parser("compare", help=about, **layout)
+    running = commands.add_parser("run", help="one training run", **layout)
+    _add_comparing(comparing)
+    _add_running(running)
     for command in (comparing, running):
-        command.add_argument("--epochs", type=_whole(1), help="default 10")
+        command.add_argument("--epochs", type=_whole(1), help="passes over the training set, default 15")
         command.add_argument("--out", help="folder for records and figures (default results/EXPERIMENT)")
-        command.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
+        told = "show the traceback of an error"
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=told)
     commands.add_parser("list", help="experiments, optimizers, data sets, activations")
     commands.add_parser("doctor", help="what is installed, and what works")
     return parser
 
 
+def _add_comparing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("experiment", type=_one_of(EXPERIMENTS, "experiment"), help=", ".join(EXPERIMENTS))
+    add("--full", action="store_true", help="every optimizer, depth and activation; fresh seeds for the report")
+    add("--dataset", **_listed(DATASET), help="digits (default), mnist5k; here and below, several are compared apart")
+    add("--depth", **_listed(_whole(1)), help="hidden layers, default 6")
+    add("--activation", **_listed(ACTIVATION), help="sigmoid (default), tanh, relu")
+    add("--schedule", **_listed(SCHEDULE), help="constant, step (default: both)")
+    add("--optimizers", **_listed(_optimizer), help="names, see minibng list")
+    add("--seeds", type=_whole(1), help="number of seeds, default 5; below that nothing is decided")
+    add("--workers", type=_whole(1), help="processes (default: one a core)")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("experiment", type=_one_of(EXPERIMENTS, "experiment"), help=", ".join(EXPERIMENTS))
+    add("--optimizer", type=_optimizer, default="momentum-ng", help="default momentum-ng")
+    add("--lr", type=_rate, help="learning rate (default: the centre of the optimizer's grid)")
+    add("--dataset", type=DATASET, default="digits", help="default digits")
+    add("--depth", type=_whole(1), default=6, help="hidden layers, default 6")
+    add("--activation", type=ACTIVATION, default="sigmoid", help="default sigmoid")
+    add("--schedule", type=SCHEDULE, default="constant", help="constant (default) or step")
+    add("--seed", type=_whole(0), default=0, help="default 0")
+
+
 def _compare(args: argparse.Namespace) -> int:
     experiment = EXPERIMENTS[args.experiment]
     out = records.output_folder(args.out or f"results/{experiment.name}")
-    base = experiment.full_settings if args.full else experiment.settings
-    axes = {
-        key: tuple(dict.fromkeys(s[key] for s in base))
-        for key in ("dataset", "depth", "activation", "schedule")
-    }
-    axes |= {key: given for key in axes if (given := getattr(args, key))}
-    chosen = mlp.settings(axes["dataset"], axes["depth"], axes["activation"], axes["schedule"])
-    optimizers = args.optimizers or (experiment.full_optimizers if args.full else experiment.optimizers)
+    axes = {key: getattr(args, key) or values for key, values in experiment.axes_of(args.full).items()}
+    settings = combine(axes)
+    optimizers = args.optimizers or experiment.optimizers_of(args.full)
     seeds, rates = args.seeds or experiment.seeds, experiment.full_rates if args.full else experiment.rates
-    n = len(chosen) * len(optimizers) * rates * seeds
+    n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or records.cores()
     print(f"{experiment.name}: {experiment.about}")
-    print(f"{len(optimizers)} optimizers × {len(chosen)} settings × {rates} rates × {seeds} seeds = {n} runs, "
-          f"on {args.workers or records.cores()} processes; output in {out}", flush=True)  # fmt: skip
-    result = compare(
-        experiment,
-        settings=chosen,
-        optimizers=optimizers,
-        seeds=args.seeds,
-        epochs=args.epochs,
-        full=args.full,
-        workers=args.workers,
-    )
-    paths = report.save(
-        result, out, optimizers=list(optimizers), settings=[dict(s) for s in chosen], full=args.full
-    )
+    print(f"{len(optimizers)} optimizers × {len(settings)} settings × {rates} rates × {seeds} seeds = {n} runs")
+    print(f"on {workers} process{'es' * (workers > 1)}; output in {out}", flush=True)
+    chosen: dict[str, Any] = {
+        "settings": settings,
+        "optimizers": optimizers,
+        "seeds": seeds,
+        "epochs": args.epochs,
+        "full": args.full,
+    }
+    result = compare(experiment, **chosen, workers=workers)
+    paths = report.save(result, out, **chosen)
     print(f"\n{report.table(result)}\n\n{report.verdicts(result)}\n")
     print("written: " + ", ".join(str(path) for path in paths))
     return 0
@@ -174,31 +168,18 @@ def _compare(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     experiment = EXPERIMENTS[args.experiment]
     out = records.output_folder(args.out or f"results/{experiment.name}-run")
-    setting = {key: getattr(args, key) for key in ("dataset", "depth", "activation", "schedule")}
+    setting = {key: getattr(args, key) for key in experiment.axes}
     lr = experiment.centre(args.optimizer, setting) if args.lr is None else args.lr
-    job = Job(
-        setting, args.optimizer, lr, args.seed, args.epochs or experiment.epochs, experiment.batch, True
-    )
-    split = data.load(args.dataset)
-    print(mlp.build(setting, split).summary(split.train.x[:1]))
-    print(f"\n{args.optimizer}, rate {lr:g}, {args.schedule} schedule, seed {args.seed}, {split.source}\n")
+    job = Job(setting, args.optimizer, lr, args.seed, args.epochs or experiment.epochs, experiment.batch, True)
+    print(experiment.describe(setting))
+    print(f"\n{args.optimizer}, rate {lr:g}, {args.schedule} schedule, seed {args.seed}\n", flush=True)
     history = experiment.train(job)
-    print(
-        f"{'epoch':>5}  {'training loss':>13}  {'validation error':>16}  {'test error':>10}  {'seconds':>7}"
-    )
-    for e in history.epochs:
-        errors = [f"{v:.2%}" if v is not None else "–" for v in (e.val_error, e.test_error)]
-        print(f"{e.epoch:>5}  {e.train_loss:>13.5g}  {errors[0]:>16}  {errors[1]:>10}  {e.seconds:>7.2f}")
+    print(report.epochs(history))
     run = Run(0, job, history)
-    rows, norms = report.run_records(run), report.norm_records(run)
-    records.write(out / "records.jsonl", [records.header(experiment=experiment.name), *rows])
-    records.write(out / "norms.jsonl", [records.header(experiment=experiment.name), *norms])
-    plot.save(plot.training_curves(records.plain(rows)), out / "training.png")
-    if norms:
-        plot.save(plot.norm_heatmap(records.plain(norms)), out / "norms.png")
+    paths = report.save_run(run, out, records.header(experiment=experiment.name))
     if history.diverged:
         print(f"\nThe run diverged: {history.error or 'the training loss is not finite'}")
-    print(f"\nwritten to {out}")
+    print("\nwritten: " + ", ".join(str(path) for path in paths))
     return 0
 
 
@@ -211,10 +192,7 @@ def _list(args: argparse.Namespace) -> int:
             name: (optim.get(name).__doc__ or "").splitlines()[0] for name in forms
         },
         "activations": {name: (f.__doc__ or "").splitlines()[0] for name, f in nn.ACTIVATIONS.items()},
-        "schedules": {
-            "constant": "one rate throughout",
-            "step": "a tenth after half of all steps, again after three quarters",
-        },
+        "schedules": mlp.SCHEDULES,
     }
     for title, entries in parts.items():
         print(title)
@@ -227,9 +205,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _doctor(args: argparse.Namespace) -> int:
     """Say what is installed and prove that the essentials work."""
-    print(
-        f"minibng {minibng.__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
-    )
+    print(f"minibng {minibng.__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
     print(f"processor  {records.processor()}, {records.cores()} cores usable")
     config: Any = np.show_config(mode="dicts")
     blas = config["Build Dependencies"]["blas"]

@@ -100,11 +100,7 @@ class Layout:
 
     def with_blocks(self, blocks: str) -> Layout:
         """Return the same layout under another partition."""
-        return (
-            self
-            if blocks == self.partition
-            else Layout(dict(zip(self.names, self.shapes, strict=True)), blocks)
-        )
+        return self if blocks == self.partition else Layout(dict(zip(self.names, self.shapes, strict=True)), blocks)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """Return one view of ``flat`` (P,) a tensor; nothing is copied."""
@@ -145,14 +141,10 @@ class Layout:
         rows = [("block", "tensor", "shape", "size")]
         for block in self.blocks:
             for k, i in enumerate(block.tensors):
-                rows.append(
-                    ("" if k else block.name, self.names[i], str(self.shapes[i]), f"{self.sizes[i]:,}")
-                )
+                rows.append(("" if k else block.name, self.names[i], str(self.shapes[i]), f"{self.sizes[i]:,}"))
         w = [max(len(r[c]) for r in rows) for c in range(4)]
         lines = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        total = (
-            f"{_count(len(self.blocks), 'block')}, {_count(len(self.names), 'tensor')}, {self.size:,} numbers"
-        )
+        total = f"{_count(len(self.blocks), 'block')}, {_count(len(self.names), 'tensor')}, {self.size:,} numbers"
         return "\n".join([*lines, total])
 
 
@@ -195,6 +187,8 @@ class Params:
             raise ValueError(f"the layout holds {layout.size} numbers, the vector has shape {flat.shape}")
         if flat.dtype.kind != "f":
             raise TypeError(f"parameters are floating-point numbers, got {flat.dtype}")
+        if not flat.flags.c_contiguous:
+            raise ValueError("the vector of parameters must be contiguous in memory: pass np.ascontiguousarray(flat)")
         self.layout = layout
         self.buffers: dict[str, Any] = dict(buffers or {})
         self._flat: Array | None = flat
@@ -213,9 +207,7 @@ class Params:
         first, dtype = next(((name, t.dtype) for name, t in arrays.items()), ("", np.dtype("float64")))
         for name, t in arrays.items():
             if t.dtype != dtype:
-                raise TypeError(
-                    f"one vector has one dtype: {first!r} is {dtype}, {name!r} is {t.dtype}; use .astype"
-                )
+                raise TypeError(f"one vector has one dtype: {first!r} is {dtype}, {name!r} is {t.dtype}; use .astype")
         layout = Layout({name: t.shape for name, t in arrays.items()}, blocks)
         flat = backend_of(*arrays.values()).xp.empty(layout.size, dtype=dtype)
         made = cls(layout, flat)
@@ -234,6 +226,14 @@ class Params:
         if self._flat is None:
             return np.concatenate([np.reshape(t, -1) for t in self._tensors.values()])
         return self._flat
+
+    @flat.setter
+    def flat(self, value: Array) -> None:
+        """Write into the vector in place, which is what ``total.flat += grad.flat`` does."""
+        if self._flat is None:
+            raise TypeError("params.flat cannot be written to while it is being differentiated")
+        if value is not self._flat:
+            self._flat[...] = value
 
     @property
     def dtype(self) -> Any:
@@ -332,17 +332,18 @@ class Params:
         if (wrong := self.layout.difference(saved)) is not None:
             raise ValueError(f"the saved parameters do not fit: {wrong}")
         if set(state["buffers"]) != set(self.buffers):
-            raise ValueError(
-                f"the saved buffers are {sorted(state['buffers'])}, these {sorted(self.buffers)}"
-            )
+            raise ValueError(f"the saved buffers are {sorted(state['buffers'])}, these {sorted(self.buffers)}")
+        for name, value in state["buffers"].items():
+            if is_array(value) != is_array(self.buffers[name]) or np.shape(value) != np.shape(self.buffers[name]):
+                raise ValueError(
+                    f"the saved buffer {name!r} has shape {np.shape(value)}, here {np.shape(self.buffers[name])}"
+                )
         for name, value in tensors.items():
             if value.dtype != self.dtype:
                 raise ValueError(f"{name!r} was saved as {value.dtype}, these parameters are {self.dtype}")
         backend = backend_of(self.flat)
         self._fill(backend.asarray(v) for v in tensors.values())
-        self.buffers.update(
-            {k: backend.asarray(v.copy()) if is_array(v) else v for k, v in state["buffers"].items()}
-        )
+        self.buffers.update({k: backend.asarray(v.copy()) if is_array(v) else v for k, v in state["buffers"].items()})
 
 
 class Scope:

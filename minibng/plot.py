@@ -299,14 +299,8 @@ def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
         if record.get("kind") == "header":
             continue
         if missing := {"optimizer", "lr", "seed", "epoch", "train_loss"} - record.keys():
-            raise ValueError(
-                f"not a training record, for want of {', '.join(sorted(missing))}: {dict(record)!r:.200}"
-            )
-        seeds = (
-            found.setdefault(_describe(record), {})
-            .setdefault(record["optimizer"], {})
-            .setdefault(record["lr"], {})
-        )
+            raise ValueError(f"not a training record, for want of {', '.join(sorted(missing))}: {dict(record)!r:.200}")
+        seeds = found.setdefault(_describe(record), {}).setdefault(record["optimizer"], {}).setdefault(record["lr"], {})
         run = seeds.setdefault(record["seed"], [])
         if run and run[0].get("run") != record.get("run"):
             raise ValueError(
@@ -320,10 +314,7 @@ def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
         )
     return {
         setting: {
-            name: {
-                lr: [sorted(run, key=lambda r: r["epoch"]) for run in rates[lr].values()]
-                for lr in sorted(rates)
-            }
+            name: {lr: [sorted(run, key=lambda r: r["epoch"]) for run in rates[lr].values()] for lr in sorted(rates)}
             for name, rates in optimizers.items()
         }
         for setting, optimizers in found.items()
@@ -399,9 +390,7 @@ def _figure(width: float, height: float) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches
     figure = Figure(figsize=(width, height), dpi=100, layout=layout)
     FigureCanvasAgg(figure)
-    vars(figure)["_repr_png_"] = functools.partial(
-        _png, figure
-    )  # IPython asks for it where pyplot has not been set up
+    vars(figure)["_repr_png_"] = functools.partial(_png, figure)  # IPython asks for it where pyplot has not been set up
     return figure
 
 
@@ -412,9 +401,7 @@ def _png(figure: Figure, dpi: float | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _rows(
-    settings: dict[str, dict[str, Rates]], width: float, height: float
-) -> tuple[Figure, list[SubFigure]]:
+def _rows(settings: dict[str, dict[str, Rates]], width: float, height: float) -> tuple[Figure, list[SubFigure]]:
     """Return a figure and one titled row in it per setting, high enough for the legend."""
     most = max(len(optimizers) for optimizers in settings.values())
     figure = _figure(width, 0.4 + len(settings) * max(height, 1.0 + 0.23 * most))

@@ -34,7 +34,9 @@ def test_compare_prints_the_table_and_the_verdict_and_writes_everything(capsys, 
 
 
 def test_run_prints_every_epoch_and_writes_records(capsys, tmp_path):
-    code, out, _ = run(capsys, "run", "mlp", "--optimizer", "adam-ng", "--depth", "2", "--epochs", "2", "--out", str(tmp_path))
+    code, out, _ = run(
+        capsys, "run", "mlp", "--optimizer", "adam-ng", "--depth", "2", "--epochs", "2", "--out", str(tmp_path)
+    )
     assert code == 0
     assert "Linear(64, 100)" in out
     assert [line.split()[0] for line in out.splitlines() if line[:5].strip().isdigit()][-3:] == ["0", "1", "2"]
@@ -43,7 +45,19 @@ def test_run_prints_every_epoch_and_writes_records(capsys, tmp_path):
 
 def test_a_diverging_run_is_a_result(capsys, tmp_path):
     code, out, _ = run(
-        capsys, "run", "mlp", "--optimizer", "sgd", "--lr", "1e30", "--activation", "relu", "--depth", "2", "--out", str(tmp_path)
+        capsys,
+        "run",
+        "mlp",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "1e30",
+        "--activation",
+        "relu",
+        "--depth",
+        "2",
+        "--out",
+        str(tmp_path),
     )
     assert code == 0 and "The run diverged" in out
     assert "null" in (tmp_path / "records.jsonl").read_text()

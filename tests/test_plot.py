@@ -40,9 +40,7 @@ def grid():
     for seed, factor in enumerate((1.0, 4.0)):
         records += run("adam", 0.01, seed, [1.0 * factor, 0.5 * factor], [0.5, 0.3])
         records += run("adam", 0.1, seed, [1.0 * factor, 0.1 * factor], [0.5, 0.1 + 0.1 * seed])
-        records += run(
-            "adam", 1.0, seed, [1.0 * factor, None if seed else 0.01], [0.5, None if seed else 0.2]
-        )
+        records += run("adam", 1.0, seed, [1.0 * factor, None if seed else 0.01], [0.5, None if seed else 0.2])
         for lr, final in ((0.001, 0.1), (0.01, 0.05), (0.1, 0.02)):
             records += run("adam-ng", lr, seed, [0.7, final * factor], [0.4, 0.02])
     return records
@@ -110,9 +108,7 @@ def test_training_curves_draw_means_at_the_best_rate():
     loss, error = figure.axes
     assert loss.get_yscale() == "log"
     assert list(lines(loss)) == list(lines(error)) == ["adam", "adam-ng"]
-    assert (
-        lines(loss)["adam"].get_label() == "adam, lr 0.1"
-    )  # 1.0 has the one smaller loss, and a diverged run
+    assert lines(loss)["adam"].get_label() == "adam, lr 0.1"  # 1.0 has the one smaller loss, and a diverged run
     np.testing.assert_array_equal(lines(loss)["adam"].get_xdata(), [1, 2])
     np.testing.assert_allclose(lines(loss)["adam"].get_ydata(), [2.0, 0.2])  # √(1·4), √(0.1·0.4)
     np.testing.assert_allclose(lines(loss)["adam-ng"].get_ydata(), [0.7, 0.04])
@@ -135,9 +131,7 @@ def test_chosen_rates_choose_the_lines():
     loss = plot.training_curves(grid(), {"adam": 0.01}).axes[0]
     assert list(lines(loss)) == ["adam"]
     np.testing.assert_allclose(lines(loss)["adam"].get_ydata(), [2.0, 1.0])
-    with pytest.raises(
-        ValueError, match=r"adam was not run with the learning rate 3, only with 0\.01, 0\.1, 1"
-    ):
+    with pytest.raises(ValueError, match=r"adam was not run with the learning rate 3, only with 0\.01, 0\.1, 1"):
         plot.training_curves(grid(), {"adam": 3})
     with pytest.raises(ValueError, match="did you mean 'adam'"):
         plot.training_curves(grid(), {"adan": 0.1})
@@ -216,9 +210,7 @@ def test_rate_sensitivity_draws_geometric_means_of_the_final_loss():
     figure = drawn(plot.rate_sensitivity(grid()))
     strip, panel = figure.axes
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
-    np.testing.assert_allclose(
-        lines(panel)["adam"].get_xdata(), [0.1, 1.0]
-    )  # ÷ 0.1; the diverged 1.0 left out
+    np.testing.assert_allclose(lines(panel)["adam"].get_xdata(), [0.1, 1.0])  # ÷ 0.1; the diverged 1.0 left out
     np.testing.assert_allclose(lines(panel)["adam"].get_ydata(), [1.0, 0.2])
     np.testing.assert_allclose(lines(panel)["adam-ng"].get_xdata(), [0.1, 1.0, 10.0])  # ÷ 0.01
     np.testing.assert_allclose(lines(panel)["adam-ng"].get_ydata(), [0.2, 0.1, 0.04])

@@ -1,7 +1,8 @@
 """Automatic differentiation of plain Python functions of arrays."""
 
 from minibng.autodiff import ops
-from minibng.autodiff.derivatives import check_grads, flatten, grad, hvp, value_and_grad, vjp
+from minibng.autodiff.checking import check_grads
+from minibng.autodiff.derivatives import flatten, grad, hvp, value_and_grad, vjp
 from minibng.autodiff.tracer import Traced, TraceError, fused, primitive, raw
 
 __all__ = [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minibng.autodiff import ops
-from minibng.autodiff.tracer import Traced, raw, run, shape_of
+from minibng.autodiff.tracer import Trace, Traced, raw, run, shape_of, top_trace
 
 _FLOATS = "f"
 
@@ -49,11 +49,7 @@ def _check_floating(leaves: Sequence[Any], where: str) -> None:
         value = raw(leaf)
         if isinstance(value, float) or getattr(getattr(value, "dtype", None), "kind", "") == _FLOATS:
             continue
-        kind = (
-            f"{value.dtype} array of shape {value.shape}"
-            if hasattr(value, "dtype")
-            else f"{type(value).__name__}"
-        )
+        kind = f"{value.dtype} array of shape {value.shape}" if hasattr(value, "dtype") else f"{type(value).__name__}"
         place = where if len(leaves) == 1 else f"{where}, leaf {i}"
         raise TypeError(
             f"{place} is a {kind}; derivatives need floating-point input: use .astype('float64'), or 3.0 for 3, or "
@@ -62,7 +58,7 @@ def _check_floating(leaves: Sequence[Any], where: str) -> None:
 
 
 class _Tracing:
-    """One trace of ``f(*args)`` with respect to the leaves of some arguments, at ``values`` if they are given."""
+    """One trace of ``f(*args)`` with respect to the leaves of some of its arguments."""
 
     def __init__(
         self,
@@ -70,12 +66,13 @@ class _Tracing:
         args: Sequence[Any],
         argnums: Sequence[int],
         kwargs: dict[str, Any],
-        values: Sequence[Any] | None = None,
     ) -> None:
-        self.parts = []
+        self.parts: list[tuple[int, int, Any, list[Any]]] = []
         for i in argnums:
             if not -len(args) <= i < len(args):
                 raise TypeError(f"argnums names argument {i}, but the function was called with {len(args)}")
+            if i % len(args) in [part[0] for part in self.parts]:
+                raise ValueError(f"argnums names argument {i % len(args)} twice: {tuple(argnums)}")
             leaves, rebuild = flatten(args[i])
             _check_floating(leaves, f"argument {i}")
             self.parts.append((i % len(args), len(leaves), rebuild, leaves))
@@ -86,8 +83,8 @@ class _Tracing:
                 full[i] = value
             return f(*full, **kwargs)
 
-        own = [leaf for part in self.parts for leaf in part[3]]
-        self.out, self.pullback = run(of_leaves, own if values is None else values)
+        values = [leaf for part in self.parts for leaf in part[3]]
+        self.out, self.pullback, self.trace = run(of_leaves, values)
 
     def rebuild(self, leaves: Sequence[Any]) -> list[Any]:
         """Put one flat list of leaves back into the arguments that they came from."""
@@ -98,12 +95,24 @@ class _Tracing:
         return made
 
 
-def _outside(tree: Any) -> Any:
-    """Return a result with the wrapping of the trace that has just ended taken off."""
+def _outside(tree: Any, trace: Trace) -> Any:
+    """Return a result with the wrapping of the trace that has just ended taken off; refuse that of another."""
     leaves, rebuild = flatten(tree)
     if not any(type(x) is Traced for x in leaves):
         return tree
-    return rebuild([x.value if type(x) is Traced and not x.trace.alive else x for x in leaves])
+    plain = [x.value if type(x) is Traced and x.trace is trace else x for x in leaves]
+    top_trace(plain)
+    return rebuild(plain)
+
+
+def _own(grads: Sequence[Any], lent: Sequence[Any] = ()) -> list[Any]:
+    """Return gradients that share no memory with each other or with what was lent, and can be written to."""
+    seen, own = {id(g) for g in lent}, []
+    for g in grads:
+        shared = id(g) in seen or getattr(g, "base", None) is not None
+        own.append(g.copy() if type(g) is not Traced and shared and hasattr(g, "copy") else g)
+        seen.add(id(g))
+    return own
 
 
 def value_and_grad(
@@ -139,8 +148,8 @@ def value_and_grad(
     >>> value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
     (np.float64(5.0), array([2., 4.]))
     """
-    several = not isinstance(argnums, int)
-    wanted: Sequence[int] = argnums if not isinstance(argnums, int) else (argnums,)
+    several = isinstance(argnums, (tuple, list))
+    wanted = [operator.index(i) for i in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))]
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         tracing = _Tracing(f, args, wanted, kwargs)
@@ -149,12 +158,12 @@ def value_and_grad(
                 f"has_aux=True needs a function that returns (value, aux), got {type(tracing.out).__name__}"
             )
         value, aux = tracing.out if has_aux else (tracing.out, None)
-        tracing.out = None
+        trace, tracing.out = tracing.trace, None
         _check_scalar(value)
-        result = (_outside(value), _outside(aux)) if has_aux else _outside(value)
+        result = (_outside(value, trace), _outside(aux, trace)) if has_aux else _outside(value, trace)
         pairs = [(value, np.ones_like(raw(value)))]
         del value
-        grads = tracing.rebuild(tracing.pullback(pairs, consume=True))
+        grads = tracing.rebuild(_own(tracing.pullback(pairs, consume=True)))
         return result, (tuple(grads) if several else grads[0])
 
     return value_and_gradient
@@ -163,13 +172,8 @@ def value_and_grad(
 def _check_scalar(value: Any) -> None:
     if value is None:
         raise TypeError("the function returned None; does it lack a return statement?")
-    if (
-        not isinstance(raw(value), (float, int))
-        and getattr(getattr(raw(value), "dtype", None), "kind", "") != _FLOATS
-    ):
-        raise TypeError(
-            f"a gradient needs a floating-point scalar, the function returned {type(raw(value)).__name__}"
-        )
+    if type(raw(value)) not in (float, int) and getattr(getattr(raw(value), "dtype", None), "kind", "") != _FLOATS:
+        raise TypeError(f"a gradient needs a floating-point scalar, the function returned {type(raw(value)).__name__}")
     if shape_of(value):
         raise ValueError(
             f"a gradient needs a scalar, the function returned an array of shape {shape_of(value)}: take np.mean or "
@@ -177,9 +181,7 @@ def _check_scalar(value: Any) -> None:
         )
 
 
-def grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Callable[..., Any]:
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """Make a function that returns the gradient of f; with ``has_aux`` ``(gradient, aux)``. See `value_and_grad`.
 
     Examples
@@ -228,13 +230,26 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     outs, _ = flatten(tracing.out)
 
     def pullback(g: Any) -> tuple[Any, ...]:
-        cotangents, _ = flatten(g)
-        shapes, given = [shape_of(y) for y in outs], [shape_of(c) for c in cotangents]
-        if shapes != given:
-            raise ValueError(f"the cotangent has shapes {given}, the function's value {shapes}")
-        return tuple(tracing.rebuild(tracing.pullback(list(zip(outs, cotangents, strict=True)))))
+        cotangents = _leaves_like(tracing.out, g, "the cotangent", "the function's value")
+        grads = tracing.pullback(list(zip(outs, cotangents, strict=True)))
+        return tuple(tracing.rebuild(_own(grads, cotangents)))
 
-    return _outside(tracing.out), pullback
+    return _outside(tracing.out, tracing.trace), pullback
+
+
+def _leaves_like(tree: Any, other: Any, what: str, whose: str) -> list[Any]:
+    """Return the leaves of ``other`` in the order of ``tree``'s, whose structure and shapes it must have."""
+    if isinstance(tree, dict) and isinstance(other, dict) and tree.keys() == other.keys():
+        return [leaf for k in tree for leaf in _leaves_like(tree[k], other[k], what, whose)]
+    if isinstance(tree, (list, tuple)) and isinstance(other, (list, tuple)) and len(tree) == len(other):
+        return [leaf for a, b in zip(tree, other, strict=True) for leaf in _leaves_like(a, b, what, whose)]
+    mine, theirs = flatten(tree)[0], flatten(other)[0]
+    named = hasattr(tree, "__leaves__")
+    same = type(tree) is type(other) and list(tree) == list(other) if named else len(theirs) == 1
+    shapes, given = [shape_of(x) for x in mine], [shape_of(x) for x in theirs]
+    if isinstance(tree, (dict, list, tuple)) or not same or shapes != given:
+        raise ValueError(f"{what} has shapes {given}, {whose} {shapes}; structure, names and shapes must agree")
+    return theirs
 
 
 def hvp(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -250,10 +265,7 @@ def hvp(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def product(x: Any, v: Any, *args: Any, **kwargs: Any) -> Any:
-        directions, _ = flatten(v)
-        shapes, given = [shape_of(leaf) for leaf in flatten(x)[0]], [shape_of(d) for d in directions]
-        if shapes != given:
-            raise ValueError(f"hvp needs a direction like its point: shapes {shapes}, got {given}")
+        directions = _leaves_like(x, v, "the direction", "the point")
 
         def slope(x: Any) -> Any:
             return _inner(flatten(grad(f)(x, *args, **kwargs))[0], directions)
@@ -268,81 +280,3 @@ def _inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
     for x, y in zip(a, b, strict=True):
         total = total + ops.sum(x * y)
     return total
-
-
-def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, rtol: float = 1e-6, seed: int = 0) -> None:
-    """Check f's derivatives, up to ``order``, against central differences along random directions.
-
-    With unit directions v, u drawn from ``seed``, ⟨u, f⟩'s slope along v is compared with its difference quotient,
-    (φ(h) − φ(−h)) / 2h with one Richardson step (error of order h⁴); then the gradient itself is checked in the same
-    way, which checks second derivatives, and so on.
-
-    Parameters
-    ----------
-    f
-        A function of floating-point arguments; its result may be an array or a container.
-    *args
-        The point, in float64 and away from kinks; containers are copied before each call, so that dropout repeats.
-    order
-        How many derivatives to check.
-    rtol
-        Largest difference allowed, relative to the larger of the slope and the size of the terms that make it up.
-
-    Raises
-    ------
-    AssertionError
-        Where they differ, with both numbers.
-    TypeError
-        For anything but float64.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> check_grads(np.tanh, np.array([0.3, -1.2]))
-    """
-    leaves = [raw(leaf) for leaf in flatten(list(args))[0]]
-    if any(np.result_type(leaf) != np.float64 for leaf in leaves):
-        kinds = sorted({str(np.result_type(leaf)) for leaf in leaves})
-        raise TypeError(
-            f"check_grads needs float64 input (differences in less would measure rounding), got {kinds}"
-        )
-    _check_order(f, args, np.random.default_rng(seed), order, rtol, "derivative")
-
-
-def _check_order(f: Any, args: Any, rng: np.random.Generator, order: int, rtol: float, what: str) -> None:
-    """Compare f's slope along one random direction with differences; then do the same for its pullback."""
-    leaves = [leaf for a in args for leaf in flatten(a)[0]]
-    direction = _unit(rng, leaves)
-    value, pull = vjp(f, *copy.deepcopy(list(args)))
-    outs, make = flatten(value)
-    weights = [rng.standard_normal(shape_of(y)) for y in outs]
-
-    def along(h: float) -> float:
-        shifted = [x + h * v for x, v in zip(leaves, direction, strict=True)]
-        tracing = _Tracing(f, copy.deepcopy(args), range(len(args)), {}, shifted)
-        return float(sum(np.sum(w * raw(y)) for w, y in zip(weights, flatten(tracing.out)[0], strict=True)))
-
-    slopes, _ = flatten(list(pull(make(weights))))
-    terms = [v * s for v, s in zip(direction, slopes, strict=True)]
-    exact = float(sum(np.sum(t) for t in terms))
-    h = 1e-3
-    coarse, fine = (along(h) - along(-h)) / (2 * h), (along(h / 2) - along(-h / 2)) / h
-    measured = (4 * fine - coarse) / 3
-    scale = max(abs(exact), abs(measured), float(sum(np.sum(np.abs(t)) for t in terms)), 1e-8)
-    if not abs(exact - measured) <= rtol * scale:
-        raise AssertionError(
-            f"{what} along a random direction is {exact:.12g}, differences give {measured:.12g}"
-        )
-    if order > 1:
-
-        def pulled(*xs: Any) -> Any:
-            return list(vjp(f, *xs)[1](make(weights)))
-
-        _check_order(pulled, args, rng, order - 1, rtol, f"derivative of the {what}")
-
-
-def _unit(rng: np.random.Generator, leaves: Sequence[Any]) -> list[Any]:
-    """Draw a random direction of length 1 with no entry near zero."""
-    draws = [rng.uniform(0.5, 1.0, shape_of(x)) * rng.choice([-1.0, 1.0], shape_of(x)) for x in leaves]
-    length = float(np.sqrt(sum(np.sum(d * d) for d in draws))) or 1.0
-    return [d / length for d in draws]

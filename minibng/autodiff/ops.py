@@ -9,6 +9,7 @@ Kinks: relu'(0) = abs'(0) = 0; ties in max, min, maximum and minimum share the g
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,7 +81,12 @@ def _ufunc(function: Any, *rules: Rule, name: str = "") -> Callable[..., Any]:
 
     call.__name__ = name or function.__name__
     call.__doc__ = f"Return np.{call.__name__}, elementwise."
-    return primitive(*rules, numpy=function)(call)
+    return primitive(*map(_of_arrays, rules), numpy=function)(call)
+
+
+def _of_arrays(rule: Rule) -> Rule:
+    """Let a rule see arrays where the function was called with lists."""
+    return lambda g, y, *args: rule(g, y, *[np.asarray(a) if isinstance(a, list) else a for a in args])
 
 
 def _named(*names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -114,7 +120,7 @@ def _power_slope(x: Array, p: Any) -> Array:
     """Return p·x^(p−1), which is 0 for p = 0 even where x is 0."""
     if isinstance(p, (int, float)):
         return p * power(x, p - 1) if p else 0.0
-    return p * power(x, where(raw(p) == 0, 1, p - 1))
+    return p * power(x, where((raw(p) == 0) & (raw(x) == 0), 1, p - 1))
 
 
 def _safe_log(x: Any) -> Any:
@@ -176,9 +182,16 @@ def _keep(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
     if keepdims:
         return g
     shape = list(shape_of(x))
-    for a in range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis:
+    for a in _axes(x, axis):
         shape[a] = 1
     return reshape(g, tuple(shape))
+
+
+def _axes(x: Array, axis: Any) -> Sequence[int]:
+    """Return the axes that are reduced over: None means all."""
+    if axis is None:
+        return range(len(shape_of(x)))
+    return tuple(axis) if isinstance(axis, (tuple, list)) else (operator.index(axis),)
 
 
 def _spread(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
@@ -188,7 +201,7 @@ def _spread(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
 def _to_extremes(g: Array, y: Array, x: Array, axis: Any, keepdims: bool) -> Array:
     """Send the cotangent of a maximum or minimum to the entries that attain it, in equal shares."""
     value = raw(x)
-    hit = (value == _keep(raw(y), value, axis, keepdims)).astype(value.dtype)
+    hit = np.equal(value, _keep(raw(y), value, axis, keepdims)).astype(np.result_type(value))
     return _keep(g, x, axis, keepdims) * (hit / np.sum(hit, axis=axis, keepdims=True))
 
 
@@ -198,26 +211,20 @@ def sum(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(
-    lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.max, np.amax)
-)
+@primitive(lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.max, np.amax))
 def max(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """Return the largest entry over ``axis``; ties share the gradient equally."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(
-    lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.min, np.amin)
-)
+@primitive(lambda g, y, x, axis=None, keepdims=False: _to_extremes(g, y, x, axis, keepdims), numpy=(np.min, np.amin))
 def min(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """Return the smallest entry over ``axis``; ties share the gradient equally."""
     return np.min(x, axis=axis, keepdims=keepdims)
 
 
 def _count(x: Array, axis: Any) -> int:
-    shape = shape_of(x)
-    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return math.prod(shape[a] for a in axes)
+    return math.prod(shape_of(x)[a] for a in _axes(x, axis))
 
 
 @_named(np.mean)
@@ -262,7 +269,7 @@ def _matmul_right(g: Array, y: Array, a: Array, b: Array) -> Array:
 @primitive(_matmul_left, _matmul_right, numpy=np.matmul)
 def matmul(a: Array, b: Array) -> Array:
     """Return the matrix product a @ b; leading axes are a batch and broadcast, 1-D operands are vectors."""
-    return a @ b
+    return np.matmul(a, b)
 
 
 @_named(np.dot)
@@ -271,6 +278,11 @@ def dot(a: Array, b: Array) -> Array:
     if len(shape_of(a)) > 2 or len(shape_of(b)) > 2:
         raise ValueError(f"dot takes up to two axes, got {shape_of(a)} and {shape_of(b)}: use matmul")
     return matmul(a, b) if len(shape_of(a)) and len(shape_of(b)) else multiply(a, b)
+
+
+def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes that put a transposed array back."""
+    return tuple(int(i) for i in np.argsort([a % len(axes) for a in axes]))
 
 
 # Shapes ----------------------------------------------------------------------------------------------------
@@ -283,7 +295,7 @@ def reshape(x: Array, shape: Any) -> Array:
 
 
 @primitive(
-    lambda g, y, x, axes=None: transpose(g, None if axes is None else tuple(np.argsort(axes))),
+    lambda g, y, x, axes=None: transpose(g, None if axes is None else _inverse(axes)),
     numpy=np.transpose,
 )
 def transpose(x: Array, axes: Any = None) -> Array:
@@ -291,7 +303,7 @@ def transpose(x: Array, axes: Any = None) -> Array:
     return np.transpose(x, axes)
 
 
-@primitive(lambda g, y, x, a, b: swapaxes(g, a, b), numpy=np.swapaxes)
+@primitive(lambda g, y, x, axis1, axis2: swapaxes(g, axis1, axis2), numpy=np.swapaxes)
 def swapaxes(x: Array, axis1: int, axis2: int) -> Array:
     """Return x with two axes exchanged."""
     return np.swapaxes(x, axis1, axis2)
@@ -325,9 +337,7 @@ def _split_like(g: Array, y: Array, argnums: Sequence[int], *arrays: Array, axis
     """Cut the cotangent of a concatenation where its parts were joined."""
     ends = np.cumsum([shape_of(a)[axis] for a in arrays])
     lead = (slice(None),) * (axis % len(shape_of(g)))
-    return [
-        getitem(g, (*lead, slice(int(ends[i]) - shape_of(arrays[i])[axis], int(ends[i])))) for i in argnums
-    ]
+    return [getitem(g, (*lead, slice(int(ends[i]) - shape_of(arrays[i])[axis], int(ends[i])))) for i in argnums]
 
 
 @primitive(every=_split_like)
@@ -393,16 +403,10 @@ def _varargs(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     **{"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": _power_of, "matmul": matmul},
-    **{
-        "r" + n: _swapped(f)
-        for n, f in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}.items()
-    },
+    **{"r" + n: _swapped(f) for n, f in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}.items()},
     **{"rpow": _swapped(power), "rmatmul": _swapped(matmul), "neg": negative, "abs": abs, "getitem": getitem},
     **{n: _compare(getattr(np, f)) for n, f in {"lt": "less", "le": "less_equal", "gt": "greater"}.items()},
-    **{
-        n: _compare(getattr(np, f))
-        for n, f in {"ge": "greater_equal", "eq": "equal", "ne": "not_equal"}.items()
-    },
+    **{n: _compare(getattr(np, f)) for n, f in {"ge": "greater_equal", "eq": "equal", "ne": "not_equal"}.items()},
     "pos": lambda x: x,
     "iter": lambda x: iter([getitem(x, i) for i in range(len(x))]),
 }

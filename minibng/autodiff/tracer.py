@@ -14,6 +14,7 @@ turn. Derivatives of derivatives therefore need no flag and no second set of rul
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -120,38 +121,28 @@ class Traced:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise TraceError(
-                f"np.{ufunc.__name__}.{method} has no derivative here; use np.{ufunc.__name__} or np.sum"
-            )
+            raise TraceError(f"np.{ufunc.__name__}.{method} has no derivative here; use np.{ufunc.__name__} or np.sum")
         return _numpy_call(ufunc, inputs, kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return _numpy_call(func, args, kwargs)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TraceError(
-            "a traced value cannot become a plain NumPy array: its derivative would be lost. Use np.stack or "
-            "np.concatenate to build arrays from traced values; return what you want to look at with has_aux=True"
-        )
+        what = "build arrays from traced values with np.stack or np.concatenate; look at them with has_aux=True"
+        raise TraceError(f"a traced value cannot become a plain NumPy array, its derivative would be lost: {what}")
 
     def __float__(self) -> float:
-        raise TraceError(
-            "float() of a traced value would lose its derivative; use NumPy's functions (np.exp, not math.exp)"
-        )
+        raise TraceError("float() of a traced value would lose its derivative; use np.exp and so on, not math.exp")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise TraceError(
-            "traced values cannot be written to in place; build a new one with np.where or np.concatenate"
-        )
+        raise TraceError("traced values cannot be written to in place; build a new one with np.where or np.concatenate")
 
 
 def _numpy_call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Answer NumPy's dispatch protocols: find our operation for ``func`` and call it."""
     if kwargs.pop("out", None) is not None:
-        raise TraceError(
-            f"np.{func.__name__} cannot write a traced result into an existing array (out=, or an in-place operator "
-            "such as array += traced); use array = array + traced"
-        )
+        what = "(out=, or an in-place operator such as array += traced); use array = array + traced"
+        raise TraceError(f"np.{func.__name__} cannot write a traced result into an existing array {what}")
     ours = NUMPY_NAMES.get(func)
     if ours is None:
         hint = NUMPY_HINTS.get(func.__name__, "compose it from bng.ops, or define it with bng.primitive")
@@ -177,13 +168,18 @@ def top_trace(args: Sequence[Any]) -> Trace | None:
     for a in args:
         if type(a) is Traced:
             if not a.trace.alive:
-                raise TraceError(
-                    "a traced value was used after its trace had ended: it was stored while a function was being "
-                    "differentiated. Return it instead (has_aux=True gives plain values)"
-                )
+                what = "it was stored while a function was differentiated; return it instead, with has_aux=True"
+                raise TraceError(f"a traced value was used after its trace had ended: {what}")
             if top is None or a.trace.level > top.level:
                 top = a.trace
     return top
+
+
+def _check_keywords(name: str, kwargs: dict[str, Any]) -> None:
+    """Refuse traced values given by name: rules see arrays by position only."""
+    for key, value in kwargs.items():
+        if type(value) is Traced:
+            raise TraceError(f"{name}({key}=…) would lose a derivative: pass arrays by position")
 
 
 def _lower(args: Sequence[Any], top: Trace) -> tuple[list[Any], tuple[int, ...], tuple[Port, ...]]:
@@ -248,6 +244,8 @@ def primitive(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         def operation(*args: Any, **kwargs: Any) -> Any:
             top = top_trace(args)
+            if kwargs:
+                _check_keywords(function.__name__, kwargs)
             if top is None:
                 return function(*args, **kwargs)
             lower, argnums, parents = _lower(args, top)
@@ -280,6 +278,8 @@ def fused(forward: Rule, backward: Rule) -> Callable[[Callable[..., Any]], Calla
     def decorate(reference: Callable[..., Any]) -> Callable[..., Any]:
         def operation(*args: Any, **kwargs: Any) -> Any:
             top = top_trace(args)
+            if kwargs:
+                _check_keywords(reference.__name__, kwargs)
             if top is None:
                 return forward(*args, **kwargs)[0]
             lower, argnums, parents = _lower(args, top)
@@ -310,15 +310,13 @@ def _pull_reference(reference: Callable[..., Any], g: Any, node: Node) -> list[A
             args[i] = v
         return reference(*args, **(node.kwargs or {}))
 
-    out, pullback = run(of_traced, [node.args[i] for i in node.argnums])
+    out, pullback, _ = run(of_traced, [node.args[i] for i in node.argnums])
     outs = out if isinstance(out, tuple) else (out,)
     return pullback(list(zip(outs, g if isinstance(g, tuple) else (g,), strict=True)))
 
 
 def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Callable[..., Any]:
-    operation.__name__ = operation.__qualname__ = function.__name__
-    operation.__doc__, operation.__module__ = function.__doc__, function.__module__
-    operation.__wrapped__ = function
+    functools.update_wrapper(operation, function)
     if function.__module__.startswith("minibng."):
         table[function.__name__] = operation
     for name in numpy if isinstance(numpy, tuple) else (numpy,) if numpy is not None else ():
@@ -327,8 +325,8 @@ def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) 
     return made
 
 
-def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Callable[..., list[Any]]]:
-    """Trace ``function(*values)``; return its result, still wrapped, and the pullback.
+def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Callable[..., list[Any]], Trace]:
+    """Trace ``function(*values)``; return its result, still wrapped, the pullback, and the trace, which has ended.
 
     ``pullback(pairs, consume=False)`` takes (wrapped output, cotangent) pairs and returns one cotangent a value.
     """
@@ -347,7 +345,7 @@ def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Calla
         _backward(grads, consume)
         return [grads[n, 0] if (n, 0) in grads else _zeros(v) for v, n in zip(values, leaves, strict=True)]
 
-    return out, pullback
+    return out, pullback, trace
 
 
 def _backward(grads: dict[Port, Any], consume: bool) -> None:
@@ -359,9 +357,7 @@ def _backward(grads: dict[Port, Any], consume: bool) -> None:
             continue
         if isinstance(node.value, tuple):
             ports = [(node, i) for i in range(len(node.value))]
-            g = tuple(
-                grads.pop(p) if p in grads else _zeros(v) for p, v in zip(ports, node.value, strict=True)
-            )
+            g = tuple(grads.pop(p) if p in grads else _zeros(v) for p, v in zip(ports, node.value, strict=True))
         else:
             g = grads.pop((node, 0))
         for port, i, g_i in zip(node.parents, node.argnums, node.pull(g, node), strict=True):
@@ -392,7 +388,9 @@ def _match(g: Any, like: Any) -> Any:
     if shape_of(g) != shape:
         g = sum_to(g, shape)
     dtype = getattr(like, "dtype", None)
-    return g if dtype is None or getattr(g, "dtype", None) == dtype else cast(g, dtype)
+    if dtype is None or (hasattr(g, "dtype") and g.dtype == dtype):
+        return g
+    return cast(g, dtype)
 
 
 def _zeros(like: Any) -> Any:
@@ -406,7 +404,7 @@ def _zeros(like: Any) -> Any:
 @primitive(lambda g, y, a, b: g, lambda g, y, a, b: g, numpy=np.add)
 def add(a: Array, b: Array) -> Array:
     """Return a + b."""
-    return a + b
+    return np.add(a, b)
 
 
 @primitive(lambda g, y, x, shape: broadcast_to(g, shape_of(x)))
@@ -426,7 +424,9 @@ def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(x, shape)
 
 
-@primitive(lambda g, y, x, dtype: cast(g, raw(x).dtype))
+@primitive(lambda g, y, x, dtype: g)
 def cast(x: Array, dtype: Any) -> Array:
-    """Return x in another floating dtype."""
+    """Return x in another floating dtype (a derivative does not pass through integers: they are refused)."""
+    if np.dtype(dtype).kind != "f":
+        raise TraceError(f"astype({np.dtype(dtype)}) of a traced value would lose its derivative")
     return backend_of(x).xp.asarray(x, dtype=dtype)

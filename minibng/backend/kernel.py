@@ -10,7 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -44,7 +44,7 @@ class Statement(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Formula:
     """Assignments over arrays of one shape and dtype: all that a renderer needs to know.
 
@@ -170,9 +170,7 @@ class _Reader:
     def apply(self, node: ast.AST, operation: str, args: Sequence[ast.AST], text: str = "") -> Expression:
         operands = [self.read(a) for a in args]
         if all(isinstance(a, _Scalar) for a in operands):
-            return (
-                _Scalar(text.format(*operands)) if text else self.fail(node, f"{operation} of scalars only")
-            )
+            return _Scalar(text.format(*operands)) if text else self.fail(node, f"{operation} of scalars only")
         return (operation, *(self.constant(a) if isinstance(a, _Scalar) else a for a in operands))
 
     def constant(self, scalar: str) -> str:
@@ -195,9 +193,7 @@ def _live(statements: Sequence[Statement], written: Sequence[str]) -> tuple[Stat
     return tuple(reversed(kept))
 
 
-def parse(
-    *functions: Callable[..., Any], readonly: Sequence[str] = (), outputs: Sequence[str] = ()
-) -> Formula:
+def parse(*functions: Callable[..., Any], readonly: Sequence[str] = (), outputs: Sequence[str] = ()) -> Formula:
     """Return the composition of formula functions, joined by the names of their arrays.
 
     Positional parameters are arrays, keyword-only ones scalars. What a function returns, the ones after it
@@ -307,6 +303,7 @@ def _operations(formula: Formula) -> tuple[list[tuple[str, list[_Value], Stateme
     return calls, values
 
 
+@cache
 def numpy_kernel(formula: Formula) -> Kernel:
     """Return ``formula`` as ufunc calls that write into the arrays themselves or into reused scratch rows.
 

@@ -71,9 +71,7 @@ class NumpyBackend(Backend):
                         scale(tensors[i], *to, single, out[i])
         return out
 
-    def stepper(
-        self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]
-    ) -> "PieceStepper":
+    def stepper(self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> "PieceStepper":
         """Return the formula, rendered for NumPy, with its scratch memory."""
         return PieceStepper(formula, like, blocks)
 
@@ -107,7 +105,7 @@ def _root(views: Sequence[HostArray]) -> tuple[float, int]:
     low, high = _SAFE[views[0].dtype]
     if size * low <= total <= high:
         return math.sqrt(total), 0
-    largest = max(float(np.abs(v).max()) for v in views if v.size)
+    largest = float(np.max([np.abs(v).max() for v in views if v.size]))  # Python's max would lose a NaN
     if largest == 0 or not math.isfinite(largest):
         return largest, 0
     exponent = -math.frexp(largest)[1]

@@ -165,8 +165,7 @@ def _check_labels(y: NDArray[Any], classes: int) -> None:
     if wrong.size:
         first = int(wrong[0])
         raise ValueError(
-            f"label {y[first]} (sample {first}) is out of range: "
-            f"{classes} classes have the labels 0 to {classes - 1}"
+            f"label {y[first]} (sample {first}) is out of range: {classes} classes have the labels 0 to {classes - 1}"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, combine
 from minibng.experiments.pool import Pool
 from minibng.experiments.statistics import Finding, Interval, judge, t_interval
 from minibng.train import Epoch, History
@@ -166,8 +166,8 @@ def compare(
     Comparison
         Its records are the same whatever the number of processes.
     """
-    settings = settings or (experiment.full_settings if full else experiment.settings)
-    names = optimizers or (experiment.full_optimizers if full else experiment.optimizers)
+    settings = settings or combine(experiment.axes_of(full))
+    names = optimizers or experiment.optimizers_of(full)
     rates = experiment.full_rates if full else experiment.rates
     count, length = seeds or experiment.seeds, epochs or experiment.epochs
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
@@ -205,9 +205,7 @@ def _row(search: _Search, lr: float, edge: bool) -> Row:
     errors = t_interval([run.last.test_error for run in kept if run.last.test_error is not None])
     seconds = float(np.mean([run.last.seconds for run in runs]))
     loss = Interval(*(math.exp(v) for v in logs))
-    return Row(
-        search.setting, search.optimizer, lr, edge, loss, errors, seconds, len(runs) - len(kept), len(runs)
-    )
+    return Row(search.setting, search.optimizer, lr, edge, loss, errors, seconds, len(runs) - len(kept), len(runs))
 
 
 def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from minibng.train import History
@@ -13,6 +14,17 @@ RATIO = 10**0.5
 
 Setting = Mapping[str, Any]
 """What varies between comparisons, not within one: data set, depth, activation, schedule."""
+
+
+def combine(axes: Mapping[str, tuple[Any, ...]]) -> tuple[Setting, ...]:
+    """Return every combination of the axes' values, the last axis varying fastest.
+
+    Examples
+    --------
+    >>> combine({"depth": (6, 12), "activation": ("tanh",)})
+    ({'depth': 6, 'activation': 'tanh'}, {'depth': 12, 'activation': 'tanh'})
+    """
+    return tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
 
 
 class Job(NamedTuple):
@@ -56,10 +68,10 @@ class Experiment:
         ``centre(optimizer, setting)`` → the middle of that optimizer's grid of learning rates.
     centre_source
         Where the centres come from.
-    settings
-        Of the short default; each is compared on its own.
-    full_settings
-        Of ``--full``.
+    describe
+        ``describe(setting)`` → the model and the data in words.
+    axes, full_axes
+        What varies, name → values, by default and with ``--full``; every combination is compared on its own.
     optimizers, full_optimizers
         Command-line names, baselines first.
     rates, full_rates
@@ -75,8 +87,9 @@ class Experiment:
     train: Callable[[Job], History]
     centre: Callable[[str, Setting], float]
     centre_source: str
-    settings: tuple[Setting, ...]
-    full_settings: tuple[Setting, ...]
+    describe: Callable[[Setting], str]
+    axes: Mapping[str, tuple[Any, ...]]
+    full_axes: Mapping[str, tuple[Any, ...]]
     optimizers: tuple[str, ...]
     full_optimizers: tuple[str, ...]
     claims: tuple[Claim, ...]
@@ -85,4 +98,11 @@ class Experiment:
     rates: int = 3
     full_rates: int = 5
     seeds: int = 5
-    notes: tuple[str, ...] = field(default=())
+
+    def axes_of(self, full: bool) -> Mapping[str, tuple[Any, ...]]:
+        """Return the axes of the short or the full comparison."""
+        return self.full_axes if full else self.axes
+
+    def optimizers_of(self, full: bool) -> tuple[str, ...]:
+        """Return the optimizers of the short or the full comparison."""
+        return self.full_optimizers if full else self.optimizers

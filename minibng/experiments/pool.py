@@ -34,9 +34,7 @@ def _one_blas_thread() -> Iterator[None]:
 class Pool:
     """Worker processes that stay for several rounds of jobs; use it in a with statement."""
 
-    def __init__(
-        self, train: Callable[[Job], History], workers: int | None = None, show: bool | None = None
-    ) -> None:
+    def __init__(self, train: Callable[[Job], History], workers: int | None = None, show: bool | None = None) -> None:
         self.train, self.show = train, show
         self.workers = cores() if workers is None else workers
         if self.workers < 1:

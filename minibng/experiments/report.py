@@ -10,7 +10,7 @@ from minibng import plot
 from minibng.experiments.comparison import Comparison, Row, Run, Verdict
 from minibng.experiments.declaration import Setting
 from minibng.experiments.statistics import Interval
-from minibng.train import records
+from minibng.train import History, records
 
 SCHEDULES = {"constant": "none", "step": "step"}
 
@@ -50,6 +50,26 @@ def save(comparison: Comparison, out: Path, **settings: Any) -> list[Path]:
     return [*paths, out / "records.jsonl", out / "norms.jsonl"]
 
 
+def epochs(history: History) -> str:
+    """Return a table with one line an epoch."""
+    lines = [f"{'epoch':>5}  {'training loss':>13}  {'validation error':>16}  {'test error':>10}  {'seconds':>7}"]
+    for e in history.epochs:
+        val, test = (f"{v:.2%}" if v is not None else "–" for v in (e.val_error, e.test_error))
+        lines.append(f"{e.epoch:>5}  {e.train_loss:>13.5g}  {val:>16}  {test:>10}  {e.seconds:>7.2f}")
+    return "\n".join(lines)
+
+
+def save_run(run: Run, out: Path, header: dict[str, Any]) -> list[Path]:
+    """Write one run's records.jsonl, norms.jsonl and figures into a folder; return what was written."""
+    rows, norms = run_records(run), norm_records(run)
+    records.write(out / "records.jsonl", [header, *rows])
+    records.write(out / "norms.jsonl", [header, *norms])
+    paths = [plot.save(plot.training_curves(records.plain(rows)), out / "training.png")]
+    if norms:
+        paths.append(plot.save(plot.norm_heatmap(records.plain(norms)), out / "norms.png"))
+    return [*paths, out / "records.jsonl", out / "norms.jsonl"]
+
+
 def _title(setting: Setting) -> str:
     shown = {k: v for k, v in setting.items() if k != "schedule"}
     return ", ".join(f"{k} {v}" for k, v in shown.items())
@@ -60,9 +80,7 @@ def _cells(row: Row) -> list[str]:
         if math.isnan(v.mean):
             return "–"
         middle = f"{v.mean * scale:{digits}}"
-        return (
-            middle if math.isnan(v.low) else f"{middle} [{v.low * scale:{digits}}, {v.high * scale:{digits}}]"
-        )
+        return middle if math.isnan(v.low) else f"{middle} [{v.low * scale:{digits}}, {v.high * scale:{digits}}]"
 
     return [
         row.optimizer,
@@ -105,9 +123,7 @@ def verdict(v: Verdict) -> str:
     if v.claim.metric == "train_loss":
         ratio = f"ratio of final training losses {math.exp(d.mean):.3g} [{math.exp(d.low):.3g}, {math.exp(d.high):.3g}]"
     else:
-        ratio = (
-            f"difference of test errors {d.mean * 100:+.2f} [{d.low * 100:+.2f}, {d.high * 100:+.2f}] points"
-        )
+        ratio = f"difference of test errors {d.mean * 100:+.2f} [{d.low * 100:+.2f}, {d.high * 100:+.2f}] points"
     setting = ", ".join(f"{k} {x}" for k, x in v.claim.setting.items())
     return (
         f"{v.claim.number}  {v.finding.verdict.upper()}: {v.claim.statement}\n"

@@ -52,9 +52,7 @@ def p_value(differences: Sequence[float]) -> float:
     spread = d.std(ddof=1) / math.sqrt(d.size)
     if spread == 0:
         return 0.0 if d.mean() else 1.0
-    return float(
-        2 * require("scipy.stats", "experiments", "a p-value").t.sf(abs(d.mean()) / spread, d.size - 1)
-    )
+    return float(2 * require("scipy.stats", "experiments", "a p-value").t.sf(abs(d.mean()) / spread, d.size - 1))
 
 
 def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float | None]:
@@ -93,9 +91,7 @@ def judge(differences: Sequence[Sequence[float]], level: float = LEVEL) -> list[
     them; otherwise, below `MIN_SEEDS` pairs, and where a difference is not finite, "not decided at this scale".
     """
     usable = [len(d) >= MIN_SEEDS and bool(np.all(np.isfinite(d))) for d in differences]
-    levels = holm_levels(
-        [p_value(d) if ok else 1.0 for d, ok in zip(differences, usable, strict=True)], level
-    )
+    levels = holm_levels([p_value(d) if ok else 1.0 for d, ok in zip(differences, usable, strict=True)], level)
     findings = []
     for d, ok, significant in zip(differences, usable, levels, strict=True):
         finite = [v for v in d if math.isfinite(v)]

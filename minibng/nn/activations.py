@@ -32,7 +32,10 @@ def _sigmoid_backward(g: Array, y: Array, residual: None, argnums: Any, x: Array
 
 @fused(_sigmoid_forward, _sigmoid_backward)
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(−x)), as ½ + ½ tanh(x/2): no overflow, and tanh is the cheaper function."""
+    """Return 1 / (1 + exp(−x)), as ½ + ½ tanh(x/2): no overflow, and tanh is the cheaper function.
+
+    Exact to an ulp of 1: far below zero, where sigmoid is smaller than that, the result is 0.
+    """
     return ops.tanh(x * 0.5) * 0.5 + 0.5
 
 

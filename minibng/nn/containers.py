@@ -46,9 +46,7 @@ class Sequential(_Composite):
     def __init__(self, *layers: Any) -> None:
         for i, layer in enumerate(layers):
             if not callable(layer):
-                raise TypeError(
-                    f"layer {i} of Sequential is a {type(layer).__name__}, which cannot be called"
-                )
+                raise TypeError(f"layer {i} of Sequential is a {type(layer).__name__}, which cannot be called")
         self.layers = {str(i): layer for i, layer in enumerate(layers)}
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
@@ -56,6 +54,10 @@ class Sequential(_Composite):
         for name, layer in self.layers.items():
             x = apply(layer, p.scope(name), x, train)
         return x
+
+    def steps(self) -> Mapping[str, Any]:
+        """Return the layers by name."""
+        return self.layers
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(name_of, self.layers.values()))})"
@@ -85,9 +87,7 @@ class Residual(_Composite):
         y = apply(self.layers["body"], p.scope("body"), x, train)
         s = apply(self.layers["shortcut"], p.scope("shortcut"), x, train) if "shortcut" in self.layers else x
         if y.shape != s.shape:
-            raise ValueError(
-                f"{self!r}: the body gives shape {y.shape}, the shortcut {s.shape}; they are added"
-            )
+            raise ValueError(f"{self!r}: the body gives shape {y.shape}, the shortcut {s.shape}; they are added")
         return y + s
 
     def __repr__(self) -> str:

@@ -55,6 +55,10 @@ class Layer:
         """Return the layer's output for a batch x; with ``train`` dropout drops and running statistics move."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__(p, x, *, train=False)")
 
+    def steps(self) -> Mapping[str, Any]:
+        """Return the layers that act one after another, by name: for `summary`, a line each."""
+        return {"": self}
+
     def init(
         self,
         seed: int = 0,
@@ -111,7 +115,7 @@ class Layer:
         23 parameters in 2 blocks
         """
         params = self.init()
-        steps = getattr(self, "layers", {"": self})
+        steps = self.steps()
         rows = [("name", "layer", "output" if x is not None else "", "parameters")]
         for name, layer in steps.items():
             count = sum(int(np.prod(s.shape)) for s in tensors_of(layer).values())
@@ -139,6 +143,4 @@ def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axe
         raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
     dtype = next(p[name].dtype for name in layer.tensors())
     if x.dtype != dtype:
-        raise TypeError(
-            f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')"
-        )
+        raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')")

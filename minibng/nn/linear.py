@@ -21,9 +21,7 @@ def _forward(x: Array, w: Array, b: Array) -> tuple[Array, None]:
     return y.reshape(*x.shape[:-1], w.shape[1]), None
 
 
-def _backward(
-    g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Array
-) -> list[Any]:
+def _backward(g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Array) -> list[Any]:
     g2, x2 = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
     return [
         np.matmul(g2, w.T).reshape(x.shape) if 0 in argnums else None,
@@ -56,9 +54,7 @@ class Linear(Layer):
         When called on an input whose last axis is not D; the message names the layer and the shape.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, bias: bool = True, init: str | Callable[..., Any] = "he"
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str | Callable[..., Any] = "he") -> None:
         if inputs < 1 or outputs < 1:
             raise ValueError(f"Linear needs at least one input and one output, got {inputs} and {outputs}")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias

@@ -27,9 +27,7 @@ def _forward(logits: Array, labels: Array) -> tuple[Array, Array]:
     return np.sum(np.log(total[:, 0]) - picked) / t.shape[0], p
 
 
-def _backward(
-    g: Array, y: Array, p: Array, argnums: Sequence[int], logits: Array, labels: Array
-) -> list[Any]:
+def _backward(g: Array, y: Array, p: Array, argnums: Sequence[int], logits: Array, labels: Array) -> list[Any]:
     _, t, target = _rows(logits, labels)
     scale = g / t.shape[0]
     d = p * scale
@@ -74,13 +72,12 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     if not is_label_array(labels):
         raise TypeError(f"labels are integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
     if len(shape) == 0 or labels.shape != shape[:-1]:
-        raise ValueError(
-            f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}"
-        )
+        raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}")
     if labels.size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
     backend_of(labels).check_indices(labels, shape[-1], f"labels for {shape[-1]} classes")
-    return _softmax_cross_entropy(logits, labels)
+    with np.errstate(over="ignore"):  # a difference of logits may be −inf: its exponential is 0
+        return _softmax_cross_entropy(logits, labels)
 
 
 def is_label_array(x: Any) -> bool:
@@ -103,4 +100,6 @@ def mse(prediction: Array, target: Array) -> Array:
     """
     if raw(prediction).shape != raw(target).shape:
         raise ValueError(f"mse needs two equal shapes, got {raw(prediction).shape} and {raw(target).shape}")
+    if raw(prediction).size == 0:
+        raise ValueError("the mean loss of an empty batch is not defined")
     return ops.mean(ops.square(prediction - target))

@@ -82,11 +82,10 @@ def register(rule: R) -> R:
     """
     cls: Any = rule if isinstance(rule, type) else type(rule)
     if not (callable(getattr(cls, "init", None)) and callable(getattr(cls, "update", None))):
-        raise TypeError(
-            f"a step rule has the methods init(like) and update(state, g); {cls.__name__} lacks one"
-        )
-    if cls.__name__ in _BY_CLASS:
-        raise ValueError(f"there is an optimizer named {cls.__name__} already")
+        raise TypeError(f"a step rule has the methods init(like) and update(state, g); {cls.__name__} lacks one")
+    for ending in FORMS:
+        if cls.__name__ + ending in _BY_CLASS or cls.__name__.lower() + _ENDINGS[ending] in _BY_NAME:
+            raise ValueError(f"there is an optimizer named {cls.__name__ + ending} already (letter case aside)")
     make: Callable[..., StepRule] = rule if isinstance(rule, type) else lambda: rule  # type: ignore[assignment, return-value]
     for ending, normalize in FORMS.items():
         made = _form(cls, make, ending, normalize)
@@ -95,7 +94,14 @@ def register(rule: R) -> R:
 
 
 def unregister(name: str) -> None:
-    """Take a rule's four forms away again."""
+    """Take a rule's four forms away again.
+
+    Raises
+    ------
+    UnknownNameError
+        Where no rule of that name is registered.
+    """
+    choose(_BY_CLASS, name, "step rule")
     for ending in FORMS:
         del _BY_CLASS[name + ending], _BY_NAME[name.lower() + _ENDINGS[ending]]
 

@@ -95,9 +95,9 @@ def normalize_blocks(arrays: Sequence[Array]) -> list[Array]:
     [array([0.6, 0.8]), array([1., 0.]), array([0., 0.])]
     """
     for i, a in enumerate(arrays):
-        if not is_array(a) or a.dtype.kind != "f":
+        if not is_array(a) or a.dtype not in (np.float16, np.float32, np.float64):
             kind = getattr(a, "dtype", type(a).__name__)
-            raise TypeError(f"blocks are floating-point arrays; array {i} is {kind}")
+            raise TypeError(f"blocks are arrays of float16, float32 or float64; array {i} is {kind}")
     backend = backend_of(*arrays)
     blocks = [[i] for i in range(len(arrays))]
     norms = backend.block_norms(arrays, blocks)

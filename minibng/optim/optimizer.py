@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minibng.backend import Array, BlockNorms, backend_of, is_array
-from minibng.backend.kernel import parse
+from minibng.backend.kernel import Formula, parse
 from minibng.names import choose
 from minibng.optim.normalize import Adaptive, Clip, NonFiniteError, Normalizer, Unit
 from minibng.optim.rules import FormulaRule, StepRule
-from minibng.optim.schedules import Schedule, check_rate
+from minibng.optim.schedules import Schedule, check_rate, number
 from minibng.params import Layout, Params
 
 NORMALIZERS: dict[str, type] = {"clip": Clip, "unit": Unit, "adaptive": Adaptive}
@@ -23,6 +25,12 @@ def descend(x, u, *, lr):  # type: ignore[no-untyped-def]
     """Step: x ← x − lr·u."""
     x = x - lr * u
     return x
+
+
+@functools.cache
+def _step_formula(rule: Callable[..., Any]) -> Formula:
+    """Return a rule's formula followed by the step, parsed once."""
+    return parse(rule, descend, readonly=("g",))
 
 
 class _Target(NamedTuple):
@@ -40,6 +48,8 @@ def _target(params: Any, blocks: Any) -> _Target:
     if isinstance(params, Params):
         if not is_array(params.flat):
             raise TypeError("these parameters are being differentiated; make the optimizer outside the loss")
+        if not (blocks is None or isinstance(blocks, str)):
+            raise TypeError(f"blocks of a Params are 'layer', 'tensor' or 'global', got {blocks!r}")
         layout = params.layout if blocks is None else params.layout.with_blocks(blocks)
         tensors = tuple(params.__leaves__())
         members = tuple(b.tensors for b in layout.blocks)
@@ -63,11 +73,12 @@ def _array_blocks(blocks: Any, n: int) -> tuple[tuple[int, ...], ...]:
         return (tuple(range(n)),)
     if isinstance(blocks, str):
         raise ValueError(f"blocks of plain arrays are 'tensor', 'global' or lists of indices, got {blocks!r}")
-    members = tuple(tuple(int(i) for i in block) for block in blocks)
-    if sorted(i for block in members for i in block) != list(range(n)):
-        raise ValueError(
-            f"blocks must name each of the {n} arrays exactly once, got {[list(b) for b in members]}"
-        )
+    try:
+        members = tuple(tuple(operator.index(i) for i in block) for block in blocks)
+    except TypeError:
+        raise TypeError(f"blocks of plain arrays are lists of indices, such as [[0, 1], [2]], got {blocks!r}") from None
+    if sorted(i for block in members for i in block) != list(range(n)) or not all(members):
+        raise ValueError(f"blocks must name each of the {n} arrays exactly once, got {[list(b) for b in members]}")
     return members
 
 
@@ -80,27 +91,19 @@ def _check_tensors(target: _Target) -> None:
         if not is_array(t) or not hasattr(t, "flags"):
             raise TypeError(f"{name} is a {type(t).__name__}, not an array")
         if t.dtype == np.float16:
-            raise TypeError(
-                f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that"
-            )
+            raise TypeError(f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that")
         if t.dtype not in (np.float32, np.float64):
             raise TypeError(f"{name} is {t.dtype}; parameters are float32 or float64: use .astype")
         if t.dtype != first.dtype:
-            raise TypeError(
-                f"{name} is {t.dtype}, {target.names[0]} is {first.dtype}: parameters have one dtype"
-            )
+            raise TypeError(f"{name} is {t.dtype}, {target.names[0]} is {first.dtype}: parameters have one dtype")
         if not t.flags.c_contiguous:
-            raise ValueError(
-                f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray"
-            )
+            raise ValueError(f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray")
         if not getattr(t.flags, "writeable", True):
             raise ValueError(f"{name} is read-only, so it cannot be stepped in place: pass a copy")
     for i, t in enumerate(target.tensors):
         for j in range(i):
             if target.layout is None and np.may_share_memory(t, target.tensors[j]):
-                raise ValueError(
-                    f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice"
-                )
+                raise ValueError(f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice")
 
 
 class Optimizer:
@@ -169,8 +172,9 @@ class Optimizer:
         }
         self._stepper = None
         if isinstance(rule, FormulaRule):
-            formula = parse(type(rule).formula, descend, readonly=("g",))
-            self._stepper = self._backend.stepper(formula, self._target.tensors, self._target.blocks)
+            self._stepper = self._backend.stepper(
+                _step_formula(type(rule).formula), self._target.tensors, self._target.blocks
+            )
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -224,14 +228,14 @@ class Optimizer:
     def _rule_step(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:
         """Ask a rule that has no formula for each direction; move only when all have been given."""
         target = self._target
-        if lengths is not None:
+        if lengths is None:
+            grads = [g.copy() for g in grads]  # the rule may keep it, the caller may reuse it
+        else:
             grads = self._backend.scale_blocks(grads, target.blocks, norms, lengths)
         results = [self.rule.update(self.state[n], g) for n, g in zip(target.names, grads, strict=True)]
         for name, t, (u, _) in zip(target.names, target.tensors, results, strict=True):
             if u.shape != t.shape:
-                raise ValueError(
-                    f"the rule returned a direction of shape {u.shape} for {name} of shape {t.shape}"
-                )
+                raise ValueError(f"the rule returned a direction of shape {u.shape} for {name} of shape {t.shape}")
         for name, t, (u, state) in zip(target.names, target.tensors, results, strict=True):
             t -= lr * u
             self.state[name] = state
@@ -269,10 +273,11 @@ class Optimizer:
             return False
         b = int(np.argmin(finite))
         members = self._target.blocks[b]
-        bad = [(self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
-        where = ", ".join(f"{n} of {name}" for name, n in bad if n)
+        bad = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
+        where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
+        verb = "are" if what.endswith("s") else "is"
         raise NonFiniteError(
-            f"step {self.steps}: the {what} of block {self.block_names[b]!r} not finite (entries: {where}); nothing "
+            f"step {self.steps}: the {what} of block {self.block_names[b]!r} {verb} not finite ({where}); nothing "
             "was changed. A smaller learning rate or normalize='unit' may help; nonfinite='skip' skips such steps"
         )
 
@@ -280,10 +285,7 @@ class Optimizer:
 
     def _partition(self) -> dict[str, list[str]]:
         names = self._target.names
-        return {
-            b: [names[i] for i in block]
-            for b, block in zip(self.block_names, self._target.blocks, strict=True)
-        }
+        return {b: [names[i] for i in block] for b, block in zip(self.block_names, self._target.blocks, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, as NumPy copies keyed by tensor name, with the partition."""
@@ -307,17 +309,23 @@ class Optimizer:
             Where rule, normalizer, partition, names, shapes or dtypes differ, naming the first that does.
         """
         mine = {"rule": type(self.rule).__name__, "normalize": self.normalize, "blocks": self._partition()}
+        missing = [key for key in (*mine, "state", "steps", "skipped") if key not in saved]
+        if missing:
+            raise ValueError(f"the saved state is not whole: it lacks {', '.join(missing)}")
+        for key in ("steps", "skipped"):
+            if not isinstance(saved[key], int) or saved[key] < 0:
+                raise ValueError(f"the saved state's {key} must be a number of steps, got {saved[key]!r}")
         for key, value in mine.items():
             if saved[key] != value:
-                raise ValueError(
-                    f"the saved state is of another optimizer: {key} was {saved[key]!r}, here {value!r}"
-                )
+                raise ValueError(f"the saved state is of another optimizer: {key} was {saved[key]!r}, here {value!r}")
         for name, state in self.state.items():
+            if name not in saved["state"]:
+                raise ValueError(f"the saved state is not whole: it lacks that of {name}")
             here, there = dict(_arrays(state)), dict(_arrays(saved["state"][name]))
-            for key in here.keys() | there.keys():
+            for key in {**here, **there}:
                 a, b = here.get(key), there.get(key)
                 if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
-                    told = [f"{x.dtype}{list(x.shape)}" if x is not None else "nothing" for x in (b, a)]
+                    told = [f"{x.dtype} of shape {x.shape}" if x is not None else "nothing" for x in (b, a)]
                     raise ValueError(f"the saved state of {name}, {key}, is {told[0]}; here it is {told[1]}")
         asarray = self._backend.asarray
         self.state = {n: _map_arrays(lambda a: asarray(np.array(a)), saved["state"][n]) for n in self.state}
@@ -339,9 +347,8 @@ def _normalizer(normalize: str | None, **settings: float | None) -> Normalizer |
     for name in given:
         if belongs[name] != normalize:
             raise ValueError(f"{name} is a setting of normalize={belongs[name]!r}, not of {normalize!r}")
-    made: Normalizer | None = (
-        None if normalize is None else choose(NORMALIZERS, normalize, "normalizer")(**given)
-    )
+        number(given[name], name)
+    made: Normalizer | None = None if normalize is None else choose(NORMALIZERS, normalize, "normalizer")(**given)
     return made
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy import sqrt
 
 from minibng.backend import Array
+from minibng.optim.schedules import number
 
 State = Mapping[str, Any]
 
@@ -66,9 +67,10 @@ class FormulaRule:
 def _checked(**values: float) -> Mapping[str, float]:
     """Return hyper-parameters, refused by name where they make no sense."""
     for name, value in values.items():
-        fraction = name not in ("eps", "momentum")
-        if not (0 <= value < (1 if fraction else math.inf)):
-            raise ValueError(f"{name} must lie in [0, {'1' if fraction else '∞'}), got {value}")
+        least, most = {"eps": (5e-324, math.inf), "momentum": (0, math.inf)}.get(name, (0, 1))
+        if not (least <= number(value, name) < most):
+            text = "be positive and finite" if name == "eps" else f"lie in [0, {'∞' if most > 1 else '1'})"
+            raise ValueError(f"{name} must {text}, got {value}")
     return values
 
 
@@ -93,9 +95,9 @@ def adagrad(g, v, *, eps):  # type: ignore[no-untyped-def]
 
 
 def rmsprop(g, v, *, alpha, scaled_eps, back):  # type: ignore[no-untyped-def]
-    """Update: v ← αv + g², u = back·g / (√v + ε′): v without its factor 1 − α."""
+    """Update: v ← αv + g², u = back·(g / (√v + ε′)): v without its factor 1 − α."""
     v = alpha * v + g * g
-    u = back * g / (sqrt(v) + scaled_eps)
+    u = back * (g / (sqrt(v) + scaled_eps))
     return v, u
 
 
@@ -108,10 +110,10 @@ def adadelta(g, v, d, *, rho, eps):  # type: ignore[no-untyped-def]
 
 
 def adam(g, m, v, *, beta1, beta2, scaled_eps, back):  # type: ignore[no-untyped-def]
-    """Update: m ← β₁m + g, v ← β₂v + g², u = back·m / (√v + ε′): both moments without their factors."""
+    """Update: m ← β₁m + g, v ← β₂v + g², u = back·(m / (√v + ε′)): both moments without their factors."""
     m = beta1 * m + g
     v = beta2 * v + g * g
-    u = back * m / (sqrt(v) + scaled_eps)
+    u = back * (m / (sqrt(v) + scaled_eps))
     return m, v, u
 
 

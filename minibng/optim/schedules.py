@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 Schedule: TypeAlias = Callable[[int], float]
 
@@ -55,10 +57,14 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
 
 def check_rate(lr: float, where: str = "lr") -> float:
     """Return a learning rate as a float, refused where it is negative, infinite or not a number."""
-    try:
-        rate = float(lr)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where} must be a number or a function of the step, got {lr!r}") from None
+    rate = number(lr, where)
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"{where} must be finite and not negative, got {rate}")
     return rate
+
+
+def number(value: Any, what: str) -> float:
+    """Return a setting as a float; strings, truth values and arrays are refused, naming the setting."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    return float(value)

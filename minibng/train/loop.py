@@ -72,13 +72,9 @@ class History:
 def _losses(model: Any, loss: Loss) -> tuple[Callable[[Params, Array, Array], Any], Evaluate]:
     """Return the loss to differentiate and the one to evaluate, from either form that ``fit`` takes."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [
-        p for p in inspect.signature(loss).parameters.values() if p.kind in kinds and p.default is p.empty
-    ]
+    needed = [p for p in inspect.signature(loss).parameters.values() if p.kind in kinds and p.default is p.empty]
     if len(needed) not in (2, 3):
-        raise TypeError(
-            f"the loss is loss(output, y) or loss(params, x, y), got {len(needed)} positional parameters"
-        )
+        raise TypeError(f"the loss is loss(output, y) or loss(params, x, y), got {len(needed)} positional parameters")
     of_params = len(needed) == 3
 
     def training(params: Params, x: Array, y: Array) -> Any:
@@ -166,9 +162,7 @@ def fit(
 class _Run:
     """One training run in progress: its step, its clock and its history."""
 
-    def __init__(
-        self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool
-    ) -> None:
+    def __init__(self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool) -> None:
         self.value_and_grad, self.params, self.opt = step, params, opt
         self.history, self.record_norms = history, record_norms
         self.backend = backend_of(params.flat)
@@ -190,9 +184,7 @@ class _Run:
             views = list(layout.views(before).values())
             blocks = [b.tensors for b in layout.blocks]
             self.history.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
-            self.history.update_norms.append(
-                self.backend.to_host(self.backend.block_norms(views, blocks).values())
-            )
+            self.history.update_norms.append(self.backend.to_host(self.backend.block_norms(views, blocks).values()))
 
     def measure(self, epoch: int, evaluate: Evaluate, split: Split, on_epoch: Any) -> Epoch:
         """Measure the whole splits at the end of an epoch."""

@@ -7,9 +7,7 @@ from typing import Any
 from minibng.extras import MissingExtraError, require
 
 
-def progress(
-    items: Iterable[Any], *, what: str = "", total: int | None = None, show: bool | None = None
-) -> Any:
+def progress(items: Iterable[Any], *, what: str = "", total: int | None = None, show: bool | None = None) -> Any:
     """Return the items with a progress bar around them, if standard error is a terminal (or ``show`` says so).
 
     The bar has ``set_postfix_str(text)`` and ``update``, as tqdm's; without tqdm, or off a terminal, nothing is shown.

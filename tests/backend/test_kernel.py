@@ -279,9 +279,7 @@ def inverse(g, *, beta):
 def test_a_division_by_a_zero_scalar_fails_as_the_plain_function_does():
     with pytest.raises(ZeroDivisionError):
         inverse(np.ones(2), beta=1.0)
-    with pytest.raises(
-        ZeroDivisionError, match=r"inverse: .*zero in one of \(1 / \(1 - beta\)\) at {'beta': 1.0}"
-    ):
+    with pytest.raises(ZeroDivisionError, match=r"inverse: .*zero in one of \(1 / \(1 - beta\)\) at {'beta': 1.0}"):
         render(inverse).bind(np.float64, beta=1.0)
 
 

@@ -17,9 +17,7 @@ def order(epoch: Batches) -> list[int]:
 
 
 @settings(derandomize=True)
-@given(
-    st.data(), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(0, 2**70), st.integers(0, 10**6)
-)
+@given(st.data(), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(0, 2**70), st.integers(0, 10**6))
 def test_each_sample_once(draw, n: int, shuffle: bool, drop_last: bool, seed: int, epoch: int) -> None:
     size = draw.draw(st.integers(1, n))
     made = batches(numbered(n), size, seed, epoch, shuffle=shuffle, drop_last=drop_last)

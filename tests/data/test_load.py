@@ -75,9 +75,7 @@ def test_shapes_dtypes_counts_and_metadata(name: str) -> None:
 @pytest.mark.parametrize("name", PIXELS)
 def test_parts_hold_every_raw_image_once_with_its_label(name: str, raw) -> None:
     def fingerprints(x: np.ndarray, y: np.ndarray) -> list[str]:
-        levels = np.unique(x, return_inverse=True)[1].reshape(
-            x.shape
-        )  # shift and scale keep the rank of a grey
+        levels = np.unique(x, return_inverse=True)[1].reshape(x.shape)  # shift and scale keep the rank of a grey
         rows = np.column_stack([levels, y]).astype("<i2")
         return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
 
@@ -182,8 +180,6 @@ def test_missing_package_says_what_to_install(
 
 def test_import_takes_numpy_alone() -> None:
     code = "import sys, minibng.data; print(*{m.partition('.')[0] for m in sys.modules})"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "numpy" in loaded
     assert not {"sklearn", "mlxtend", "scipy", "pandas", "matplotlib", "tqdm", "cupy"} & set(loaded)

@@ -5,12 +5,13 @@ import pytest
 
 from minibng.experiments import MLP, compare, report
 from minibng.experiments.comparison import grid
-from minibng.experiments.declaration import RATIO, Claim, Experiment, Job
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, combine
 from minibng.experiments.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
 from minibng.plot import training_curves
 from minibng.train import Epoch, History, records
 
 SETTING = {"dataset": "made", "schedule": "constant"}
+AXES = {"dataset": ("made",), "schedule": ("constant",)}
 BEST = {"good": 0.01, "bad": 1.0, "wild": 0.01}
 
 
@@ -36,7 +37,7 @@ def claim(baseline: str, treatment: str, metric: str = "train_loss") -> Claim:
 def experiment(*claims: Claim, **changes) -> Experiment:
     fields = {
         "name": "made", "about": "", "train": made_run, "centre": lambda name, setting: 0.01, "centre_source": "here",
-        "settings": (SETTING,), "full_settings": (SETTING,), "optimizers": ("bad", "good"),
+        "describe": str, "axes": AXES, "full_axes": AXES, "optimizers": ("bad", "good"),
         "full_optimizers": ("bad", "good"), "claims": claims, "epochs": 1, "batch": 2,
     }  # fmt: skip
     return Experiment(**(fields | changes))
@@ -156,11 +157,11 @@ def test_the_declared_experiment_is_sound():
 
     for name in (*MLP.optimizers, *MLP.full_optimizers):
         assert name in optim.names()
-        for setting in MLP.full_settings:
+        for setting in combine(MLP.full_axes):
             assert MLP.centre(name, setting) > 0
     for c in MLP.claims:
         assert {c.baseline, c.treatment} <= set(MLP.optimizers)
-        assert c.setting in MLP.settings
+        assert c.setting in combine(MLP.axes)
 
 
 @pytest.mark.processes
@@ -168,7 +169,13 @@ def test_processes_change_nothing_and_leave_the_environment_alone():
     import os
 
     before = dict(os.environ)
-    short = {"optimizers": ("momentum", "momentum-ng"), "seeds": 2, "epochs": 1, "settings": MLP.settings[:1], "show": False}
+    short = {
+        "optimizers": ("momentum", "momentum-ng"),
+        "seeds": 2,
+        "epochs": 1,
+        "settings": combine(MLP.axes)[:1],
+        "show": False,
+    }
     two, one = (compare(MLP, workers=n, **short) for n in (2, 1))
     key = [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in two.runs]
     assert key == [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in one.runs]
@@ -178,4 +185,4 @@ def test_processes_change_nothing_and_leave_the_environment_alone():
 @pytest.mark.processes
 def test_an_error_in_a_run_reaches_the_caller():
     with pytest.raises(ValueError, match="unknown data set"):
-        compare(MLP, settings=[{**MLP.settings[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)
+        compare(MLP, settings=[{**combine(MLP.axes)[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)

@@ -183,7 +183,7 @@ def test_a_state_whose_last_array_is_wrong_changes_nothing(kit):
     opt = stepped(kit, "AdamNG", p)
     state = stepped(kit, "AdamNG", params(kit), steps=3).state_dict()
     state["state"]["3.none"]["v"] = np.zeros(4)
-    refused(kit, opt, p, state, "3.none", "[4]", "[0]")
+    refused(kit, opt, p, state, "3.none", "(4,)", "(0,)")
 
 
 @pytest.mark.parametrize("lost", ["rule", "steps", "blocks", "state"])
