@@ -132,7 +132,7 @@ class Traced:
         raise TraceError(f"a traced value cannot become a plain NumPy array, its derivative would be lost: {what}")
 
     def __float__(self) -> float:
-        raise TraceError("float() of a traced value would lose its derivative; use np.exp and so on, not math.exp")
+        raise TraceError("float() of a traced value would lose its derivative; use NumPy: np.exp, not math.exp")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TraceError("traced values cannot be written to in place; build a new one with np.where or np.concatenate")
