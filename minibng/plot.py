@@ -240,6 +240,7 @@ def norm_heatmap(
     colors = colormaps["viridis"].with_extremes(bad=BAD)
     heights = np.arange(len(blocks) + 1) - 0.5
     for axes, title, (edges, values) in zip(grid, panels, images, strict=True):
+        axes.grid(False)
         mesh = axes.pcolormesh(edges, heights, np.ma.masked_invalid(values), cmap=colors, norm=norm)
         axes.set_title(title, fontsize=10)
     bar = figure.colorbar(mesh, ax=grid, aspect=30, pad=0.02)

@@ -17,18 +17,18 @@ SCHEDULES = {"constant": "none", "step": "step"}
 
 def run_records(run: Run) -> list[dict[str, Any]]:
     """Return one record an epoch."""
-    common = {"run": run.number, "optimizer": run.job.optimizer, "lr": run.job.lr, **run.job.setting}
-    common |= {"batch": run.job.batch, "seed": run.job.seed}
-    return [{**common, **vars(epoch)} for epoch in run.history.epochs]
+    return run.history.records(**_labels(run))
 
 
 def norm_records(run: Run) -> list[dict[str, Any]]:
     """Return one record a step, with the norms of every block's gradient and update."""
-    history = run.history
-    common = {"run": run.number, "optimizer": run.job.optimizer, "lr": run.job.lr, **run.job.setting}
-    common |= {"seed": run.job.seed, "blocks": list(history.blocks)}
-    pairs = zip(history.gradient_norms, history.update_norms, strict=True)
-    return [{**common, "step": i, "gradient": g, "update": u} for i, (g, u) in enumerate(pairs)]
+    return run.history.norm_records(**_labels(run))
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    job = run.job
+    fixed = {"batch": job.batch, "seed": job.seed}
+    return {"run": run.number, "optimizer": job.optimizer, "lr": job.lr, **job.setting, **fixed}
 
 
 def save(comparison: Comparison, out: Path, **settings: Any) -> list[Path]:

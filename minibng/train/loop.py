@@ -48,11 +48,21 @@ class History:
 
     blocks: tuple[str, ...]
     epochs: list[Epoch] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    gradient_norms: list[HostArray] = field(default_factory=list)
-    update_norms: list[HostArray] = field(default_factory=list)
+    step_losses: HostArray = field(default_factory=lambda: np.empty(0))
+    gradient_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
+    update_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
     error: str = ""
     """Why a diverged run ended."""
+
+    def records(self, **labels: Any) -> list[dict[str, Any]]:
+        """Return one record an epoch, each with the labels (optimizer=…, lr=…, seed=…), as `plot` takes them."""
+        return [{**labels, **vars(epoch)} for epoch in self.epochs]
+
+    def norm_records(self, **labels: Any) -> list[dict[str, Any]]:
+        """Return one record a step, each with the labels and the norms of every block's gradient and update."""
+        pairs = zip(self.gradient_norms, self.update_norms, strict=True)
+        common = {**labels, "blocks": list(self.blocks)}
+        return [{**common, "step": i, "gradient": g, "update": u} for i, (g, u) in enumerate(pairs)]
 
     @property
     def diverged(self) -> bool:
@@ -156,7 +166,7 @@ def fit(
         bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
         if last.diverged:
             break
-    return run.history
+    return run.finished()
 
 
 class _Run:
@@ -168,6 +178,8 @@ class _Run:
         self.backend = backend_of(params.flat)
         self.seconds = 0.0
         self.losses: list[Any] = []
+        self.gradient_norms: list[HostArray] = []
+        self.update_norms: list[HostArray] = []
 
     def step(self, x: HostArray, y: HostArray) -> None:
         """Take one training step; the clock runs for this alone."""
@@ -183,14 +195,12 @@ class _Run:
             layout = self.params.layout
             views = list(layout.views(before).values())
             blocks = [b.tensors for b in layout.blocks]
-            self.history.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
-            self.history.update_norms.append(self.backend.to_host(self.backend.block_norms(views, blocks).values()))
+            self.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
+            self.update_norms.append(self.backend.to_host(self.backend.block_norms(views, blocks).values()))
 
     def measure(self, epoch: int, evaluate: Evaluate, split: Split, on_epoch: Any) -> Epoch:
         """Measure the whole splits at the end of an epoch."""
         self.opt.check()
-        self.history.step_losses += [float(v) for v in self.losses]
-        self.losses.clear()
         train = score(evaluate, self.params, split.train)
         val, test = (score(evaluate, self.params, part) for part in (split.val, split.test))
         diverged = bool(self.history.error) or not math.isfinite(train.loss)
@@ -199,3 +209,11 @@ class _Run:
         if on_epoch is not None:
             on_epoch(last)
         return last
+
+    def finished(self) -> History:
+        """Return the history with what was kept of the steps."""
+        blocks = len(self.history.blocks)
+        self.history.step_losses = np.array([float(v) for v in self.losses])
+        self.history.gradient_norms = np.reshape(self.gradient_norms, (-1, blocks))
+        self.history.update_norms = np.reshape(self.update_norms, (-1, blocks))
+        return self.history

@@ -35,7 +35,7 @@ def test_fit_is_the_loop_written_out(split):
             losses.append(float(value))
             opt2.step(grad)
     assert np.array_equal(params.flat, mine.flat)
-    assert history.step_losses == losses
+    assert history.step_losses.tolist() == losses
     assert len(losses) == 3 * 4  # 50 samples in batches of 16: the last one is partial
 
 
@@ -130,3 +130,15 @@ def test_regression_has_a_loss_and_no_error(split):
     )
     assert history.epochs[-1].val_error is None
     assert math.isfinite(history.epochs[-1].train_loss)
+
+
+def test_records_are_what_the_figures_take(split):
+    from minibng import plot
+
+    model, params, opt, loss, _ = setting(split)
+    history = train.fit(model, params, opt, loss, split, epochs=2, batch=16, record_norms=True)
+    records = history.records(optimizer="momentum-ng", lr=0.1, seed=0)
+    norms = history.norm_records(optimizer="momentum-ng", lr=0.1, seed=0)
+    assert [r["epoch"] for r in records] == [0, 1, 2] and len(norms) == 8
+    assert norms[3]["blocks"] == ["0", "2"] and np.array_equal(norms[3]["gradient"], history.gradient_norms[3])
+    assert plot.training_curves(records) is not None and plot.norm_heatmap(norms) is not None
