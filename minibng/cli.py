@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from minibng.backend import get_backend
 from minibng.experiments import EXPERIMENTS, Job, compare, mlp, report
 from minibng.experiments.comparison import Run
 from minibng.experiments.declaration import combine
-from minibng.extras import MissingExtraError
+from minibng.extras import MissingExtraError, require
 from minibng.names import UnknownNameError, choose
 from minibng.train import records
 
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_comparing(comparing)
     _add_running(running)
     for command in (comparing, running):
-        command.add_argument("--epochs", type=_whole(1), help="passes over the training set, default 15")
+        command.add_argument("--epochs", type=_whole(1), help="passes over the training set, default 12")
         command.add_argument("--out", help="folder for records and figures (default results/EXPERIMENT)")
         told = "show the traceback of an error"
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=told)
@@ -158,9 +159,14 @@ def _compare(args: argparse.Namespace) -> int:
         "epochs": args.epochs,
         "full": args.full,
     }
+    require("matplotlib.figure", "experiments", "a comparison's figures")  # before the work, not after
     result = compare(experiment, **chosen, workers=workers)
-    paths = report.save(result, out, **chosen)
+    paths = report.save_records(result, out, **chosen)
+    if result.interrupted:
+        print(f"minibng: interrupted; {len(result.runs)} finished runs are in {paths[0]}", file=sys.stderr)
+        return 130
     print(f"\n{report.table(result)}\n\n{report.verdicts(result)}\n")
+    paths += report.save_figures(result, out)
     print("written: " + ", ".join(str(path) for path in paths))
     return 0
 
@@ -175,8 +181,10 @@ def _run(args: argparse.Namespace) -> int:
     print(f"\n{args.optimizer}, rate {lr:g}, {args.schedule} schedule, seed {args.seed}\n", flush=True)
     history = experiment.train(job)
     print(report.epochs(history))
-    run = Run(0, job, history)
-    paths = report.save_run(run, out, records.header(experiment=experiment.name))
+    run = Run(0, job, history, "run")
+    paths = report.save_run(
+        run, out, records.header(experiment=experiment.name, blas_threads=os.environ.get("OPENBLAS_NUM_THREADS"))
+    )
     if history.diverged:
         print(f"\nThe run diverged: {history.error or 'the training loss is not finite'}")
     print("\nwritten: " + ", ".join(str(path) for path in paths))
@@ -245,10 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except KeyboardInterrupt:
-        print("minibng: interrupted; nothing was written", file=sys.stderr)
+        print("minibng: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if args.debug:
             raise
-        print(f"minibng: {error or type(error).__name__} (--debug shows where)", file=sys.stderr)
+        print(f"minibng: {str(error) or type(error).__name__} (--debug shows where)", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibng.backend import Array, HostArray, backend_of, get_backend, is_array
+from minibng.backend import Array, HostArray, asarray, backend_of, is_array
 from minibng.names import choose
 
 
@@ -233,6 +233,7 @@ class Params:
         if self._flat is None:
             raise TypeError("params.flat cannot be written to while it is being differentiated")
         if value is not self._flat:
+            _check_shape("flat", value, self._flat)
             self._flat[...] = value
 
     @property
@@ -247,6 +248,7 @@ class Params:
         """Write into a tensor in place, so that the vector and every view of it see the change."""
         if self._flat is None:
             raise TypeError(f"params[{name!r}] cannot be written to while it is being differentiated")
+        _check_shape(name, value, self[name])
         self[name][...] = value
 
     def __contains__(self, name: object) -> bool:
@@ -307,9 +309,9 @@ class Params:
 
     def to(self, device: str) -> Params:
         """Return a copy on another device; make the optimizer after moving."""
-        backend = get_backend(device)
-        buffers = {k: backend.asarray(v) if is_array(v) else v for k, v in self.copy().buffers.items()}
-        return Params(self.layout, backend.asarray(self.flat.copy()), buffers)
+        new = self.copy()
+        buffers = {k: asarray(v, device=device) if is_array(v) else v for k, v in new.buffers.items()}
+        return Params(self.layout, asarray(new.flat, device=device), buffers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and buffers by name, as NumPy copies: ``{"tensors": …, "buffers": …}``."""
@@ -327,9 +329,12 @@ class Params:
         ValueError
             Where names, shapes or dtypes differ.
         """
-        tensors = state["tensors"]
-        saved = Layout({k: v.shape for k, v in tensors.items()})
-        if (wrong := self.layout.difference(saved)) is not None:
+        if missing := [key for key in ("tensors", "buffers") if key not in state]:
+            raise ValueError(f"the saved parameters are not whole: they lack {' and '.join(missing)}")
+        if (lost := set(self.layout.names) ^ set(state["tensors"])) != set():
+            raise ValueError(f"the saved parameters do not fit: {sorted(lost)} are not in both")
+        tensors = {name: state["tensors"][name] for name in self.layout.names}
+        if (wrong := self.layout.difference(Layout({k: v.shape for k, v in tensors.items()}))) is not None:
             raise ValueError(f"the saved parameters do not fit: {wrong}")
         if set(state["buffers"]) != set(self.buffers):
             raise ValueError(f"the saved buffers are {sorted(state['buffers'])}, these {sorted(self.buffers)}")
@@ -344,6 +349,12 @@ class Params:
         backend = backend_of(self.flat)
         self._fill(backend.asarray(v) for v in tensors.values())
         self.buffers.update({k: backend.asarray(v.copy()) if is_array(v) else v for k, v in state["buffers"].items()})
+
+
+def _check_shape(name: str, value: Any, view: Array) -> None:
+    """Refuse to broadcast anything but a number into a tensor."""
+    if np.shape(value) not in ((), view.shape):
+        raise ValueError(f"{name} has shape {view.shape}, the value written to it {np.shape(value)}")
 
 
 class Scope:

@@ -243,7 +243,9 @@ def var(x: Array, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Ar
 def logsumexp(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """Return log Σ exp(x) over ``axis``, without overflow: the largest entry is taken out first."""
     top = np.max(raw(x), axis=axis, keepdims=True)
-    total = log(sum(exp(x - top), axis=axis, keepdims=True)) + top
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        total = log(sum(exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else squeeze(total, axis=axis)
 
 
@@ -447,6 +449,6 @@ NUMPY_NAMES.update({getattr(np, n): _on_plain(getattr(np, n)) for n in _PLAIN.sp
 NUMPY_HINTS.update(
     median="sort the plain values and index: x[np.argsort(…)[n // 2]]",
     array="use np.stack",
-    norm="np.sqrt(np.sum(x**2))",
+    norm="np.sqrt(np.sum(x**2)), away from x = 0",
     std="np.sqrt(np.var(x))",
 )

@@ -65,7 +65,8 @@ def asarray(x: Any, dtype: Any = None, device: str = "cpu") -> Array:
     >>> asarray([1.0, 2.0], dtype="float32")
     array([1., 2.], dtype=float32)
     """
-    return get_backend(device).asarray(x, dtype)
+    backend = get_backend(device)
+    return backend.asarray(x if backend_of(x) is backend else to_host(x), dtype)
 
 
 def to_host(x: Any) -> HostArray:

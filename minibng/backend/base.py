@@ -85,6 +85,10 @@ class Backend(ABC):
         """Return the 2-norm of each block; a block is a list of positions in ``tensors``."""
 
     @abstractmethod
+    def all_finite(self, values: Array) -> bool:
+        """Tell whether all entries are finite; a device, which must not wait, notes the answer and says yes."""
+
+    @abstractmethod
     def scale_blocks(
         self, tensors: Sequence[Array], blocks: Sequence[Sequence[int]], norms: BlockNorms, lengths: Array
     ) -> list[Array]:

@@ -54,6 +54,10 @@ class NumpyBackend(Backend):
         root, exponent = zip(*pairs, strict=True) if pairs else ((), ())
         return BlockNorms(np.array(root, dtype=np.float64), np.array(exponent, dtype=np.int32))
 
+    def all_finite(self, values: HostArray) -> bool:
+        """Tell whether all entries are finite."""
+        return bool(np.isfinite(values).all())
+
     def scale_blocks(
         self,
         tensors: Sequence[HostArray],
@@ -121,10 +125,13 @@ def scale(g: HostArray, length: float, root: float, exponent: int, single: bool,
         np.multiply(np.sign(g), g.dtype.type(length), out=out)
         return out
     work = np.float32 if g.dtype == np.float16 else g.dtype.type
-    factor = work(length / root) if root else work(0)
+    factor = length / root if root else 0.0
+    if factor > np.finfo(work).max:  # a long step in the direction of a tiny gradient: bring both near 1 first
+        shift = math.frexp(factor)[1]
+        factor, exponent = math.ldexp(factor, -shift), exponent + shift
     if exponent:
         g = np.ldexp(g, exponent, out=out)
-    np.multiply(g, factor, out=out, casting="same_kind")
+    np.multiply(g, work(factor), out=out, casting="same_kind")
     return out
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, combine
 from minibng.experiments.pool import Pool
 from minibng.experiments.statistics import Finding, Interval, judge, t_interval
+from minibng.extras import require
 from minibng.train import Epoch, History
 
 TINY_LOSS = 1e-12
@@ -30,6 +31,8 @@ class Run:
     number: int
     job: Job
     history: History
+    stage: str = "grid"
+    """"grid", "edge" (a grid that was extended), "fresh" (seeds on which no rate was chosen), or "run"."""
 
     @property
     def last(self) -> Epoch:
@@ -75,10 +78,10 @@ class Comparison:
     reported: list[Run] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-
-    def chosen(self) -> dict[tuple[str, Any], float]:
-        """Return (optimizer, setting) → chosen rate."""
-        return {(row.optimizer, _key(row.setting)): row.lr for row in self.rows}
+    declared: bool = True
+    """Whether epochs, batch size and number of rates are those of the declaration: only then claims are judged."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended it; then it holds the finished runs and nothing else."""
 
 
 def _key(setting: Setting) -> tuple[Any, ...]:
@@ -164,37 +167,47 @@ def compare(
     Returns
     -------
     Comparison
-        Its records are the same whatever the number of processes.
+        Its records are the same whatever the number of processes. After Ctrl-C it holds the runs that were finished.
     """
     settings = settings or combine(experiment.axes_of(full))
     names = optimizers or experiment.optimizers_of(full)
     rates = experiment.full_rates if full else experiment.rates
     count, length = seeds or experiment.seeds, epochs or experiment.epochs
+    require("scipy.stats", "experiments", "a comparison")  # before hours of work, not after
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
-    result = Comparison(experiment)
+    result = Comparison(experiment, declared=length == experiment.epochs)
     with Pool(experiment.train, workers, show) as pool:
 
-        def execute(todo: Sequence[tuple[_Search, float]], seeds: range, what: str) -> None:
+        def execute(todo: Sequence[tuple[_Search, float]], seeds: range, stage: str) -> None:
             jobs = [
                 Job(s.setting, s.optimizer, lr, seed, length, experiment.batch, seed == seeds[0])
                 for s, lr in todo
                 for seed in seeds
             ]
-            for job, history in zip(jobs, pool.run(jobs, what), strict=True):
-                result.runs.append(Run(len(result.runs), job, history))
-            fresh = result.runs[-len(jobs) :] if jobs else []
+            histories = pool.run(jobs, stage)
+            first = len(result.runs)
+            done = ((job, h) for job, h in zip(jobs, histories, strict=True) if h is not None)
+            result.runs += [Run(first + k, job, h, stage) for k, (job, h) in enumerate(done)]
+            if None in histories:
+                raise KeyboardInterrupt
             for k, (s, lr) in enumerate(todo):
-                s.runs[lr] = fresh[k * len(seeds) : (k + 1) * len(seeds)]
+                start = first + k * len(seeds)
+                s.runs[lr] = result.runs[start : start + len(seeds)]
 
-        execute([(s, lr) for s in searches for lr in s.rates], range(count), "runs")
-        execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edges")
-        chosen = [(s, s.best(), s.at_edge()) for s in searches]
-        if full:
-            execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh seeds")
+        try:
+            execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")
+            execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edge")
+            chosen = [(s, s.best(), s.at_edge()) for s in searches]
+            if full:
+                execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh")
+        except KeyboardInterrupt:
+            result.interrupted = True
+            return result
     for s, lr, edge in chosen:
         result.reported += s.runs[lr]
         result.rows.append(_row(s, lr, edge))
-    result.verdicts = _verdicts(experiment, result)
+    if result.declared:
+        result.verdicts = _verdicts(experiment, result)
     return result
 
 
@@ -204,7 +217,8 @@ def _row(search: _Search, lr: float, edge: bool) -> Row:
     logs = t_interval([_log_loss(run) for run in kept])
     errors = t_interval([run.last.test_error for run in kept if run.last.test_error is not None])
     seconds = float(np.mean([run.last.seconds for run in runs]))
-    loss = Interval(*(math.exp(v) for v in logs))
+    with np.errstate(over="ignore"):
+        loss = Interval(*(float(np.exp(v)) for v in logs))
     return Row(search.setting, search.optimizer, lr, edge, loss, errors, seconds, len(runs) - len(kept), len(runs))
 
 
@@ -223,13 +237,11 @@ def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:
 
 
 def _differences(claim: Claim, result: Comparison) -> list[float]:
-    """Return treatment − baseline for each seed: of log training losses, or of test errors."""
+    """Return treatment − baseline of the log final training losses, for each seed."""
     values: dict[str, dict[int, float]] = {}
     for run in result.reported:
         if _key(run.job.setting) == _key(claim.setting):
-            error = math.inf if run.last.test_error is None or run.history.diverged else run.last.test_error
-            value = _log_loss(run) if claim.metric == "train_loss" else error
-            values.setdefault(run.job.optimizer, {})[run.job.seed] = value
+            values.setdefault(run.job.optimizer, {})[run.job.seed] = _log_loss(run)
     baseline, treatment = values[claim.baseline], values[claim.treatment]
     with np.errstate(invalid="ignore"):
         return [float(np.subtract(treatment[seed], baseline[seed])) for seed in baseline]

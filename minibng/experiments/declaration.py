@@ -41,16 +41,16 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
+    """A claim about training and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
 
-    ``metric`` is "train_loss" (compared as log losses) or "test_error"; lower is better.
+    Log final training losses are compared, seed by seed; lower is better. It is judged only at the budget that the
+    experiment declares (epochs, batch size, number of rates).
     """
 
     number: str
     statement: str
     baseline: str
     treatment: str
-    metric: str
     setting: Setting
 
 

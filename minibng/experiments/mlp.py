@@ -113,12 +113,11 @@ EXPERIMENT = Experiment(
     claims=(
         Claim(
             number="C1",
-            statement="block normalization accelerates training, most where the network is deep",
+            statement="block normalization accelerates the training of a deep network",
             baseline="momentum",
             treatment="momentum-ng",
-            metric="train_loss",
             setting={"dataset": "digits", "depth": 6, "activation": "sigmoid", "schedule": "constant"},
         ),
     ),
-    epochs=15,
+    epochs=12,
 )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
+from minibng import optim
 from minibng.experiments.declaration import Job
 from minibng.train import History
 from minibng.train.progress import progress
@@ -43,15 +47,21 @@ class Pool:
     def __enter__(self) -> Pool:
         self._threads = _one_blas_thread()
         self._threads.__enter__()
-        self._executor = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(self.workers, context, _start_worker, (optim.registered(),))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._threads.__exit__(None, None, None)
+        try:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        finally:
+            self._threads.__exit__(None, None, None)
 
-    def run(self, jobs: Sequence[Job], what: str = "runs") -> list[History]:
-        """Return the histories of the jobs, in their order. The first error of a run stops the rest."""
+    def run(self, jobs: Sequence[Job], what: str = "runs") -> list[History | None]:
+        """Return the histories of the jobs, in their order; after Ctrl-C None for those that were not finished.
+
+        The first error of a run stops the rest and is raised.
+        """
         futures = {self._executor.submit(self.train, job): i for i, job in enumerate(jobs)}
         results: list[History | None] = [None] * len(jobs)
         bar = progress(as_completed(futures), what=what, total=len(jobs), show=self.show)
@@ -60,8 +70,20 @@ class Pool:
                 i = futures[future]
                 results[i] = future.result()
                 bar.set_postfix_str(f"{jobs[i].optimizer} lr {jobs[i].lr:.2g} seed {jobs[i].seed}")
-        except BaseException:
+        except KeyboardInterrupt:
+            pass
+        except BrokenProcessPool as error:
+            hint = "; registered rules must stand in a module that they can import" if optim.registered() else ""
+            raise RuntimeError(f"a worker process died (out of memory?){hint}") from error
+        finally:
             for future in futures:
                 future.cancel()
-            raise
-        return [r for r in results if r is not None]
+        return results
+
+
+def _start_worker(rules: Sequence[Any]) -> None:
+    """Leave Ctrl-C to the parent, and make the rules known that the user registered there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for rule in rules:
+        if rule not in optim.registered():
+            optim.register(rule)

@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minibng import plot
 from minibng.experiments.comparison import Comparison, Row, Run, Verdict
 from minibng.experiments.declaration import Setting
 from minibng.experiments.statistics import Interval
+from minibng.optim.normalize import Clip
 from minibng.train import History, records
-
-SCHEDULES = {"constant": "none", "step": "step"}
 
 
 def run_records(run: Run) -> list[dict[str, Any]]:
@@ -27,27 +28,41 @@ def norm_records(run: Run) -> list[dict[str, Any]]:
 
 def _labels(run: Run) -> dict[str, Any]:
     job = run.job
-    fixed = {"batch": job.batch, "seed": job.seed}
+    fixed = {"batch": job.batch, "seed": job.seed, "stage": run.stage}
     return {"run": run.number, "optimizer": job.optimizer, "lr": job.lr, **job.setting, **fixed}
 
 
-def save(comparison: Comparison, out: Path, **settings: Any) -> list[Path]:
-    """Write records.jsonl, norms.jsonl and the figures into a folder; return what was written."""
-    every = [record for run in comparison.runs for record in run_records(run)]
-    norms = [record for run in comparison.reported for record in norm_records(run)]
-    head = records.header(experiment=comparison.experiment.name, blas_threads=1, **settings)
-    records.write(out / "records.jsonl", [head, *every])
-    records.write(out / "norms.jsonl", [head, *norms])
-    reported = [record for run in comparison.reported for record in run_records(run)]
+def save_records(comparison: Comparison, out: Path, **asked: Any) -> list[Path]:
+    """Write records.jsonl (every run) and norms.jsonl (those reported) into a folder; return what was written.
+
+    Their first line holds what was asked for and the declaration: centres, claims, budget, clip's threshold.
+    """
+    e = comparison.experiment
+    declaration = {
+        "claims": [vars(claim) for claim in e.claims],
+        "centre_source": e.centre_source,
+        "clip": Clip().clip,
+        **{name: getattr(e, name) for name in ("epochs", "batch", "rates", "full_rates", "seeds")},
+    }
+    state = {"blas_threads": 1, "interrupted": comparison.interrupted, "declaration": declaration}
+    head = records.header(experiment=e.name, **asked, **state)
+    records.write(out / "records.jsonl", [head, *(r for run in comparison.runs for r in run_records(run))])
+    records.write(out / "norms.jsonl", [head, *(r for run in comparison.reported for r in norm_records(run))])
+    return [out / "records.jsonl", out / "norms.jsonl"]
+
+
+def save_figures(comparison: Comparison, out: Path) -> list[Path]:
+    """Draw training curves, sensitivity to the rate, and the norms of the first setting; return what was written."""
+    reported = [r for run in comparison.reported for r in run_records(run)]
+    searched = [r for run in comparison.runs if run.stage != "fresh" for r in run_records(run)]
     first = comparison.rows[0].setting
-    of_first = [n for n in norms if all(n[k] == v for k, v in first.items())]
+    norms = [r for run in comparison.reported if run.job.setting == first for r in norm_records(run)]
     figures = {
         "training.png": plot.training_curves(records.plain(reported)),
-        "rates.png": plot.rate_sensitivity(records.plain(every)),
-        "norms.png": plot.norm_heatmap(records.plain(of_first)),
+        "rates.png": plot.rate_sensitivity(records.plain(searched)),
+        "norms.png": plot.norm_heatmap(records.plain(norms)),
     }
-    paths = [plot.save(figure, out / name) for name, figure in figures.items()]
-    return [*paths, out / "records.jsonl", out / "norms.jsonl"]
+    return [plot.save(figure, out / name) for name, figure in figures.items()]
 
 
 def epochs(history: History) -> str:
@@ -71,8 +86,7 @@ def save_run(run: Run, out: Path, header: dict[str, Any]) -> list[Path]:
 
 
 def _title(setting: Setting) -> str:
-    shown = {k: v for k, v in setting.items() if k != "schedule"}
-    return ", ".join(f"{k} {v}" for k, v in shown.items())
+    return _words({k: v for k, v in setting.items() if k != "schedule"})
 
 
 def _cells(row: Row) -> list[str]:
@@ -84,7 +98,7 @@ def _cells(row: Row) -> list[str]:
 
     return [
         row.optimizer,
-        SCHEDULES.get(str(row.setting.get("schedule")), str(row.setting.get("schedule", ""))),
+        str(row.setting.get("schedule", "")),
         f"{row.lr:.3g}{'*' if row.edge else ''}",
         spread(row.loss, 1, ".3g"),
         spread(row.error, 100, ".1f"),
@@ -93,11 +107,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-HEAD = ["optimizer", "decay", "rate", "final training loss", "test error %", "seconds", "diverged"]
+HEAD = ["optimizer", "schedule", "rate", "final training loss", "test error %", "seconds", "diverged"]
 
 
 def table(comparison: Comparison) -> str:
-    """Return the table as text: one part a data set, depth and activation; decay is a column."""
+    """Return the table as text: one part a data set, depth and activation; the schedule is a column."""
     parts = []
     for title in dict.fromkeys(_title(row.setting) for row in comparison.rows):
         members = [row for row in comparison.rows if _title(row.setting) == title]
@@ -119,17 +133,19 @@ def table(comparison: Comparison) -> str:
 
 def verdict(v: Verdict) -> str:
     """Return what the runs say of one claim, in words."""
-    d = v.finding.difference
-    if v.claim.metric == "train_loss":
-        ratio = f"ratio of final training losses {math.exp(d.mean):.3g} [{math.exp(d.low):.3g}, {math.exp(d.high):.3g}]"
-    else:
-        ratio = f"difference of test errors {d.mean * 100:+.2f} [{d.low * 100:+.2f}, {d.high * 100:+.2f}] points"
-    setting = ", ".join(f"{k} {x}" for k, x in v.claim.setting.items())
+    f, setting = v.finding, _words(v.claim.setting)
+    with np.errstate(over="ignore"):
+        ratio, low, high = np.exp(f.difference)
+    pairs = f"{f.pairs} paired seeds" if f.finite == f.pairs else f"{f.finite} of {f.pairs} pairs, the others diverged"
     return (
-        f"{v.claim.number}  {v.finding.verdict.upper()}: {v.claim.statement}\n"
+        f"{v.claim.number}  {f.verdict.upper()}: {v.claim.statement}\n"
         f"    primary comparison: {v.claim.treatment} against {v.claim.baseline} ({setting}):\n"
-        f"    {ratio}, {v.finding.pairs} paired seeds"
+        f"    ratio of final training losses {ratio:.3g} [{low:.3g}, {high:.3g}], {pairs}"
     )
+
+
+def _words(setting: Setting) -> str:
+    return ", ".join(f"{k} {x}" for k, x in setting.items())
 
 
 def verdicts(comparison: Comparison) -> str:
@@ -138,10 +154,11 @@ def verdicts(comparison: Comparison) -> str:
     judged = {v.claim.number for v in comparison.verdicts}
     for claim in comparison.experiment.claims:
         if claim.number not in judged:
-            setting = ", ".join(f"{k} {x}" for k, x in claim.setting.items())
+            e = comparison.experiment
+            budget = f"{_words(claim.setting)}, {e.epochs} epochs"
             lines.append(
                 f"{claim.number}  not tested: its primary comparison is {claim.treatment} against "
-                f"{claim.baseline} ({setting})"
+                f"{claim.baseline} ({budget})"
             )
     lines.append("Everything else in the table is exploratory.")
     return "\n".join(lines)

@@ -82,6 +82,8 @@ class Finding(NamedTuple):
     verdict: str
     difference: Interval
     pairs: int
+    finite: int
+    """Pairs in which neither run diverged: those that the interval is of."""
 
 
 def judge(differences: Sequence[Sequence[float]], level: float = LEVEL) -> list[Finding]:
@@ -99,5 +101,5 @@ def judge(differences: Sequence[Sequence[float]], level: float = LEVEL) -> list[
         verdict = UNDECIDED
         if ok and significant is not None:
             verdict = SUPPORTED if interval.mean < 0 else CONTRADICTED
-        findings.append(Finding(verdict, interval, len(d)))
+        findings.append(Finding(verdict, interval, len(d), len(finite)))
     return findings

@@ -32,7 +32,8 @@ def buffers_of(layer: Any) -> Mapping[str, BufferInit]:
 
 def apply(layer: Any, p: ParamsLike, x: Array, train: bool) -> Array:
     """Call a layer, or a plain function of x."""
-    return layer(p, x, train=train) if hasattr(layer, "tensors") else layer(x)
+    has_parts = hasattr(layer, "tensors") or hasattr(layer, "buffers")
+    return layer(p, x, train=train) if has_parts else layer(x)
 
 
 def name_of(layer: Any) -> str:

@@ -15,13 +15,14 @@ from minibng.nn.layer import Layer, ParamsLike, check_input
 from minibng.params import Spec
 
 
-def _forward(x: Array, w: Array, b: Array) -> tuple[Array, None]:
+def _forward(x: Array, w: Array, b: Array | None) -> tuple[Array, None]:
     y = np.matmul(x.reshape(-1, x.shape[-1]), w)
-    y += b
+    if b is not None:
+        y += b
     return y.reshape(*x.shape[:-1], w.shape[1]), None
 
 
-def _backward(g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Array) -> list[Any]:
+def _backward(g: Array, y: Array, residual: None, argnums: Sequence[int], x: Array, w: Array, b: Any) -> list[Any]:
     g2, x2 = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
     return [
         np.matmul(g2, w.T).reshape(x.shape) if 0 in argnums else None,
@@ -31,9 +32,9 @@ def _backward(g: Array, y: Array, residual: None, argnums: Sequence[int], x: Arr
 
 
 @fused(_forward, _backward)
-def affine(x: Array, w: Array, b: Array) -> Array:
-    """Return x @ w + b for x (…, D), w (D, K), b (K,); one product over all leading axes."""
-    return x @ w + b
+def affine(x: Array, w: Array, b: Array | None) -> Array:
+    """Return x @ w + b for x (…, D), w (D, K), b (K,) or None; one product over all leading axes."""
+    return x @ w if b is None else x @ w + b
 
 
 class Linear(Layer):
@@ -68,7 +69,7 @@ class Linear(Layer):
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return xW + b."""
         check_input(self, p, x, -1, self.inputs, "(…, D)")
-        return affine(x, p["W"], p["b"]) if self.bias else x @ p["W"]
+        return affine(x, p["W"], p["b"] if self.bias else None)
 
     def __repr__(self) -> str:
         return f"Linear({self.inputs}, {self.outputs}{'' if self.bias else ', bias=False'})"

@@ -100,6 +100,8 @@ def mse(prediction: Array, target: Array) -> Array:
     """
     if raw(prediction).shape != raw(target).shape:
         raise ValueError(f"mse needs two equal shapes, got {raw(prediction).shape} and {raw(target).shape}")
+    if raw(prediction).dtype != raw(target).dtype:
+        raise TypeError(f"mse needs one dtype, got {raw(prediction).dtype} and {raw(target).dtype}: use .astype")
     if raw(prediction).size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
     return ops.mean(ops.square(prediction - target))

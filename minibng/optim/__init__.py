@@ -6,7 +6,7 @@ AdaDelta, Adam) has the forms …, …Clip, …NG and …NGAdaptive.
 
 from minibng.names import UnknownNameError, choose
 from minibng.optim import rules, schedules
-from minibng.optim.forms import NamedOptimizer, by_class, class_names, get, names, register, unregister
+from minibng.optim.forms import NamedOptimizer, by_class, class_names, get, names, register, registered, unregister
 from minibng.optim.normalize import NonFiniteError, normalize_blocks
 from minibng.optim.optimizer import Optimizer
 from minibng.optim.schedules import constant, step_decay
@@ -20,6 +20,7 @@ __all__ = [
     "names",
     "normalize_blocks",
     "register",
+    "registered",
     "rules",
     "schedules",
     "step_decay",

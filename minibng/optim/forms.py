@@ -19,6 +19,7 @@ FORMS: dict[str, str | None] = {"": None, "Clip": "clip", "NG": "unit", "NGAdapt
 _ENDINGS = {"": "", "Clip": "-clip", "NG": "-ng", "NGAdaptive": "-ng-adaptive"}
 _BY_CLASS: dict[str, type[NamedOptimizer]] = {}
 _BY_NAME: dict[str, type[NamedOptimizer]] = {}
+_RULES: dict[str, Any] = {}
 
 _TEXT = {
     None: "{first}",
@@ -90,7 +91,13 @@ def register(rule: R) -> R:
     for ending, normalize in FORMS.items():
         made = _form(cls, make, ending, normalize)
         _BY_CLASS[made.__name__] = _BY_NAME[cls.__name__.lower() + _ENDINGS[ending]] = made
+    _RULES[cls.__name__] = rule
     return rule
+
+
+def registered() -> list[Any]:
+    """Return the rules that were registered beside the paper's."""
+    return [rule for rule in _RULES.values() if rule not in PAPER_RULES]
 
 
 def unregister(name: str) -> None:
@@ -101,9 +108,10 @@ def unregister(name: str) -> None:
     UnknownNameError
         Where no rule of that name is registered.
     """
-    choose(_BY_CLASS, name, "step rule")
+    choose(_RULES, name, "step rule")
     for ending in FORMS:
         del _BY_CLASS[name + ending], _BY_NAME[name.lower() + _ENDINGS[ending]]
+    del _RULES[name]
 
 
 def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str | None) -> type[NamedOptimizer]:

@@ -7,7 +7,7 @@ parameters. No ε: a zero block has direction zero and every other exactly the l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,14 +25,24 @@ class NonFiniteError(ArithmeticError):
 class Normalizer(Protocol):
     """Chooses the length that each block of the gradient is given."""
 
-    def lengths(self, norms: BlockNorms, tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
-        """Return ℓ, (B,) float64, from the gradient's norms and the parameters before the step."""
+    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
+        """Return ℓ, (B,) float64.
+
+        Parameters
+        ----------
+        norms
+            Of the gradient's blocks.
+        root_sizes
+            √d_i, (B,) float64.
+        parameters
+            Gives ‖x^i‖ before the step, (B,) float64; asked only by who needs it, since it is a pass over memory.
+        """
 
 
 class Unit:
     """NG: ℓ^i = 1 (the paper's section 2)."""
 
-    def lengths(self, norms: BlockNorms, tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
+    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ones."""
         return np.ones_like(norms.root)
 
@@ -47,7 +57,7 @@ class Clip:
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise ValueError(f"clip must be positive and finite, got {self.clip}")
 
-    def lengths(self, norms: BlockNorms, tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
+    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return min(‖g^i‖, clip)."""
         return np.minimum(norms.values(), self.clip)
 
@@ -62,20 +72,25 @@ class Adaptive:
         if not (math.isfinite(self.floor) and self.floor >= 0):
             raise ValueError(f"floor must be finite and not negative, got {self.floor}")
 
-    def lengths(self, norms: BlockNorms, tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
+    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return max(‖x^i‖, floor·√d_i)."""
-        sizes = [sum(tensors[i].size for i in block) for block in blocks]
-        floors = backend.asarray([self.floor * math.sqrt(d) for d in sizes], dtype="float64")
-        return np.maximum(backend.block_norms(tensors, blocks).values(), floors)
+        return np.maximum(parameters(), self.floor * root_sizes)
 
 
-def normalize_blocks(arrays: Sequence[Array]) -> list[Array]:
-    """Return each array divided by its 2-norm: N(g)^i = g^i / ‖g^i‖₂.
+def root_sizes(tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
+    """Return √d_i of every block, (B,) float64."""
+    return backend.asarray([math.sqrt(sum(tensors[i].size for i in block)) for block in blocks], dtype="float64")
+
+
+def normalize_blocks(arrays: Sequence[Array], norm: int | str = 2) -> list[Array]:
+    """Return each array divided by its norm: N(g)^i = g^i / ‖g^i‖₂, or, for the root mean square, √d_i g^i / ‖g^i‖₂.
 
     Parameters
     ----------
     arrays
         The blocks g^1, …, g^B: floating-point arrays of any shape (float16 too) on one device; they are not changed.
+    norm
+        2, or "rms".
 
     Returns
     -------
@@ -86,6 +101,8 @@ def normalize_blocks(arrays: Sequence[Array]) -> list[Array]:
     ------
     TypeError
         For anything but floating-point arrays.
+    ValueError
+        For another norm.
     NonFiniteError
         For NaN or infinity, naming the block.
 
@@ -94,6 +111,8 @@ def normalize_blocks(arrays: Sequence[Array]) -> list[Array]:
     >>> normalize_blocks([np.array([3.0, 4.0]), np.array([1e-200, 0.0]), np.zeros(2)])
     [array([0.6, 0.8]), array([1., 0.]), array([0., 0.])]
     """
+    if norm not in (2, "rms"):
+        raise ValueError(f"norm is 2 or 'rms', got {norm!r}")
     for i, a in enumerate(arrays):
         if not is_array(a) or a.dtype not in (np.float16, np.float32, np.float64):
             kind = getattr(a, "dtype", type(a).__name__)
@@ -104,4 +123,5 @@ def normalize_blocks(arrays: Sequence[Array]) -> list[Array]:
     bad = np.flatnonzero(~np.isfinite(backend.to_host(norms.root)))
     if bad.size:
         raise NonFiniteError(f"array {bad[0]} has NaN or infinite entries: it has no direction")
-    return backend.scale_blocks(arrays, blocks, norms, Unit().lengths(norms, arrays, blocks, backend))
+    lengths = np.ones_like(norms.root) if norm == 2 else root_sizes(arrays, blocks, backend)
+    return backend.scale_blocks(arrays, blocks, norms, lengths)

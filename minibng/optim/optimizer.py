@@ -13,9 +13,9 @@ import numpy as np
 from minibng.backend import Array, BlockNorms, backend_of, is_array
 from minibng.backend.kernel import Formula, parse
 from minibng.names import choose
-from minibng.optim.normalize import Adaptive, Clip, NonFiniteError, Normalizer, Unit
+from minibng.optim.normalize import Adaptive, Clip, NonFiniteError, Normalizer, Unit, root_sizes
 from minibng.optim.rules import FormulaRule, StepRule
-from minibng.optim.schedules import Schedule, check_rate, number
+from minibng.optim.schedules import Schedule, check_rate, constant, number
 from minibng.params import Layout, Params
 
 NORMALIZERS: dict[str, type] = {"clip": Clip, "unit": Unit, "adaptive": Adaptive}
@@ -60,7 +60,9 @@ def _target(params: Any, blocks: Any) -> _Target:
         block_names = tuple(" + ".join(names[i] for i in block) for block in members)
         target = _Target(names, tuple(params), block_names, members, None)
     else:
-        raise TypeError(f"an optimizer steps a Params or a list of arrays, got {type(params).__name__}")
+        raise TypeError(
+            f"an optimizer steps a Params or a list of arrays, got {type(params).__name__}; write [x] for one array"
+        )
     _check_tensors(target)
     return target
 
@@ -155,7 +157,7 @@ class Optimizer:
         nonfinite: str = "raise",
     ) -> None:
         self.rule = rule
-        self.lr: Schedule = lr if callable(lr) else _constant(check_rate(lr))
+        self.lr: Schedule = lr if callable(lr) else constant(lr)
         self.normalizer = _normalizer(normalize, clip=clip, floor=floor)
         self.normalize = normalize
         if nonfinite not in ("raise", "skip"):
@@ -163,6 +165,7 @@ class Optimizer:
         self.nonfinite = nonfinite
         self._target = _target(params, blocks)
         self._backend = backend_of(*self._target.tensors)
+        self._root_sizes = root_sizes(self._target.tensors, self._target.blocks, self._backend)
         self.steps = 0
         self.skipped = 0
         self.norms: BlockNorms | None = None
@@ -172,6 +175,7 @@ class Optimizer:
         }
         self._stepper = None
         if isinstance(rule, FormulaRule):
+            rule.check(self._target.tensors[0].dtype)
             self._stepper = self._backend.stepper(
                 _step_formula(type(rule).formula), self._target.tensors, self._target.blocks
             )
@@ -180,6 +184,16 @@ class Optimizer:
     def block_names(self) -> tuple[str, ...]:
         """The blocks, in the order of `norms`."""
         return self._target.block_names
+
+    @property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The positions of each block's tensors."""
+        return self._target.blocks
+
+    def steps_on(self, params: Params) -> bool:
+        """Tell whether it is these very parameters that this optimizer moves."""
+        mine = self._target.tensors
+        return len(mine) == len(params) and all(a is b for a, b in zip(mine, params.__leaves__(), strict=True))
 
     def step(self, grad: Params | Sequence[Array]) -> None:
         """Take one step; ``grad`` has the layout of the parameters and is not changed.
@@ -194,15 +208,15 @@ class Optimizer:
         grads = self._gradients(grad)
         lr = check_rate(self.lr(self.steps), f"the learning rate at step {self.steps}")
         blocks, tensors = self._target.blocks, self._target.tensors
-        norms = self._backend.block_norms(grads, blocks)
+        norms = self.norms = self._backend.block_norms(grads, blocks)
         if not self._finite(norms.root, "gradient", grads):
             return
         lengths = None
         if self.normalizer is not None:
-            lengths = self.normalizer.lengths(norms, tensors, blocks, self._backend)
+            sizes = self._backend.block_norms
+            lengths = self.normalizer.lengths(norms, self._root_sizes, lambda: sizes(tensors, blocks).values())
             if not self._finite(lengths, "parameters", tensors):
                 return
-        self.norms = norms
         if self._stepper is not None and isinstance(self.rule, FormulaRule):
             self._formula_step(self.rule, grads, lr, norms, lengths)
         else:
@@ -234,8 +248,9 @@ class Optimizer:
             grads = self._backend.scale_blocks(grads, target.blocks, norms, lengths)
         results = [self.rule.update(self.state[n], g) for n, g in zip(target.names, grads, strict=True)]
         for name, t, (u, _) in zip(target.names, target.tensors, results, strict=True):
-            if u.shape != t.shape:
-                raise ValueError(f"the rule returned a direction of shape {u.shape} for {name} of shape {t.shape}")
+            if u.shape != t.shape or not np.can_cast(u.dtype, t.dtype, "same_kind"):
+                told = f"{u.dtype} of shape {u.shape} for {name}, which is {t.dtype} of shape {t.shape}"
+                raise ValueError(f"the rule returned a direction of {told}")
         for name, t, (u, state) in zip(target.names, target.tensors, results, strict=True):
             t -= lr * u
             self.state[name] = state
@@ -265,13 +280,12 @@ class Optimizer:
 
     def _finite(self, per_block: Array, what: str, arrays: Sequence[Array]) -> bool:
         """Tell whether every block's number is finite; if not, raise or count, as the policy says."""
-        finite = np.isfinite(per_block)
-        if finite.all():
+        if self._backend.all_finite(per_block):
             return True
         if self.nonfinite == "skip":
             self.skipped += 1
             return False
-        b = int(np.argmin(finite))
+        b = int(np.argmin(np.isfinite(per_block)))
         members = self._target.blocks[b]
         bad = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
         where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
@@ -328,16 +342,12 @@ class Optimizer:
                     told = [f"{x.dtype} of shape {x.shape}" if x is not None else "nothing" for x in (b, a)]
                     raise ValueError(f"the saved state of {name}, {key}, is {told[0]}; here it is {told[1]}")
         asarray = self._backend.asarray
-        self.state = {n: _map_arrays(lambda a: asarray(np.array(a)), saved["state"][n]) for n in self.state}
+        self.state = {n: _map_arrays(lambda a: asarray(np.array(a, order="C")), saved["state"][n]) for n in self.state}
         self.steps, self.skipped = saved["steps"], saved["skipped"]
 
     def __repr__(self) -> str:
         form = "" if self.normalize is None else f", normalize={self.normalize!r}"
         return f"Optimizer({self.rule!r}{form}, {len(self._target.blocks)} blocks, {self.steps} steps)"
-
-
-def _constant(lr: float) -> Schedule:
-    return lambda step: lr
 
 
 def _normalizer(normalize: str | None, **settings: float | None) -> Normalizer | None:

@@ -49,6 +49,12 @@ class FormulaRule:
         """Return the formula's scalars at a step, counted from 1."""
         return self.hyper
 
+    def check(self, dtype: Any) -> None:
+        """Refuse an ε that is 0 in the parameters' precision: 0/0 would make NaN of a gradient of zeros."""
+        for name, value in self.hyper.items():
+            if value and not np.dtype(dtype).type(value):
+                raise ValueError(f"{name}={value:g} is 0 in {np.dtype(dtype)}; choose a larger one")
+
     def init(self, like: Array) -> State:
         """Return zeros for every state array, and the number of finished steps."""
         return {"step": 0, **{name: np.zeros_like(like) for name in self.slots}}
@@ -148,7 +154,7 @@ class Momentum(FormulaRule):
 class AdaGrad(FormulaRule):
     """AdaGrad: v ← v + g², u = g / (√v + ε) (Duchi, Hazan, Singer, 2011; torch.optim.Adagrad).
 
-    The paper has ε under the root as δ + √v with full matrices in view; here, as in PyTorch, it stands beside the root.
+    The paper's δ, as PyTorch's ε here, stands beside the root.
 
     Parameters
     ----------

@@ -86,13 +86,14 @@ def _losses(model: Any, loss: Loss) -> tuple[Callable[[Params, Array, Array], An
     if len(needed) not in (2, 3):
         raise TypeError(f"the loss is loss(output, y) or loss(params, x, y), got {len(needed)} positional parameters")
     of_params = len(needed) == 3
+    evaluating = {"train": False} if "train" in inspect.signature(loss).parameters else {}
 
     def training(params: Params, x: Array, y: Array) -> Any:
         return loss(params, x, y) if of_params else loss(model(params, x, train=True), y)
 
     def evaluation(params: Params, x: Array, y: Array) -> tuple[Any, Any]:
         output = model(params, x)
-        return (loss(params.copy(), x, y) if of_params else loss(output, y)), output
+        return (loss(params.copy(), x, y, **evaluating) if of_params else loss(output, y)), output
 
     return training, evaluation
 
@@ -124,7 +125,8 @@ def fit(
         The optimizer, made on ``params``.
     loss
         ``loss(output, y)``, as `nn.cross_entropy` (the model is called with train=True), or ``loss(params, x, y)``
-        where it needs the parameters.
+        where it needs the parameters. The second is measured as it trains, dropout included, unless it takes a
+        keyword ``train``, which is False then.
     split
         The data; validation and test sets are only measured, never trained on.
     epochs, batch
@@ -148,10 +150,13 @@ def fit(
     Raises
     ------
     ValueError
-        For a number of epochs below 0, and as `data.batches`.
+        For a number of epochs below 0, an optimizer made on other parameters, and as `data.batches`.
     """
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
+    if not opt.steps_on(params):
+        raise ValueError("the optimizer was made on other parameters than those to train: make it on these")
+    batches(split.train, batch, seed=seed, drop_last=drop_last)  # refuses what makes no sense before anything is run
     training, evaluate = _losses(model, loss)
     run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms)
     bar = progress(range(epochs), what="epochs", show=show)
@@ -160,6 +165,7 @@ def fit(
         try:
             for x, y in batches(split.train, batch, seed=seed, epoch=epoch, drop_last=drop_last):
                 run.step(x, y)
+            opt.check()
         except (NonFiniteError, FloatingPointError) as error:
             run.history.error = str(error)
         last = run.measure(epoch + 1, evaluate, split, on_epoch)
@@ -192,19 +198,17 @@ class _Run:
         self.losses.append(value)
         if before is not None and self.opt.norms is not None:
             before -= self.params.flat
-            layout = self.params.layout
-            views = list(layout.views(before).values())
-            blocks = [b.tensors for b in layout.blocks]
+            views = list(self.params.layout.views(before).values())
             self.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
-            self.update_norms.append(self.backend.to_host(self.backend.block_norms(views, blocks).values()))
+            self.update_norms.append(self.backend.to_host(self.backend.block_norms(views, self.opt.blocks).values()))
 
     def measure(self, epoch: int, evaluate: Evaluate, split: Split, on_epoch: Any) -> Epoch:
-        """Measure the whole splits at the end of an epoch."""
-        self.opt.check()
-        train = score(evaluate, self.params, split.train)
-        val, test = (score(evaluate, self.params, part) for part in (split.val, split.test))
-        diverged = bool(self.history.error) or not math.isfinite(train.loss)
-        last = Epoch(epoch, train.loss, val.error, test.error, self.seconds, diverged)
+        """Measure the whole splits at the end of an epoch; a run that diverged has no numbers."""
+        last = Epoch(epoch, math.nan, math.nan, math.nan, self.seconds, diverged=True)
+        if not self.history.error:
+            train, val, test = (score(evaluate, self.params, part) for part in (split.train, split.val, split.test))
+            if math.isfinite(train.loss):
+                last = Epoch(epoch, train.loss, val.error, test.error, self.seconds)
         self.history.epochs.append(last)
         if on_epoch is not None:
             on_epoch(last)

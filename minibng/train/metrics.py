@@ -27,7 +27,7 @@ class Scores(NamedTuple):
 
 
 def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
-    """Return the mean loss and the error over a whole data set, in chunks; a loss that overflows is inf or nan."""
+    """Return the mean loss and the error over a whole data set, in chunks; a loss that is not finite is nan."""
     backend = backend_of(params.flat)
     total, wrong, n = 0.0, 0, len(dataset.y)
     classes = dataset.y.dtype.kind in "iu"

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -48,6 +49,9 @@ def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             for record in records:
                 file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -100,7 +104,7 @@ def header(**settings: Any) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "cpu": processor(),
         "cores": cores(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         **settings,
     }
 

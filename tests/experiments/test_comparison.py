@@ -26,8 +26,8 @@ def made_run(job: Job) -> History:
     return history
 
 
-def claim(baseline: str, treatment: str, metric: str = "train_loss") -> Claim:
-    return Claim("C1", "it works", baseline, treatment, metric, SETTING)
+def claim(baseline: str, treatment: str) -> Claim:
+    return Claim("C1", "it works", baseline, treatment, SETTING)
 
 
 def experiment(*claims: Claim, **changes) -> Experiment:
@@ -97,11 +97,14 @@ def test_verdicts_on_a_planted_difference():
     assert compare(experiment(claim("bad", "good"))).verdicts[0].finding.verdict == SUPPORTED
     assert compare(experiment(claim("good", "bad"))).verdicts[0].finding.verdict == CONTRADICTED
     assert compare(experiment(claim("good", "good"))).verdicts[0].finding.verdict == UNDECIDED
-    assert compare(experiment(claim("bad", "good", "test_error"))).verdicts[0].finding.verdict == SUPPORTED
 
 
 def test_below_five_seeds_nothing_is_decided():
     assert compare(experiment(claim("bad", "good")), seeds=4).verdicts[0].finding.verdict == UNDECIDED
+
+
+def test_another_budget_than_the_declared_one_judges_nothing():
+    assert compare(experiment(claim("bad", "good")), epochs=2).verdicts == []
 
 
 def test_the_difference_is_that_of_log_losses():
@@ -132,13 +135,25 @@ def test_diverged_runs_rank_worst_are_counted_and_decide_nothing():
 def test_full_reports_on_fresh_seeds():
     result = compare(experiment(claim("bad", "good")), full=True)
     assert sorted({r.job.seed for r in result.reported}) == [5, 6, 7, 8, 9]
-    chosen_on = {r.job.seed for r in result.runs} - {r.job.seed for r in result.reported}
-    assert chosen_on == {0, 1, 2, 3, 4}
+    assert {r.job.seed for r in result.runs if r.stage != "fresh"} == {0, 1, 2, 3, 4}
+    assert {r.job.seed for r in result.runs if r.stage == "fresh"} == {5, 6, 7, 8, 9}
+
+
+def test_ctrl_c_keeps_the_finished_runs(monkeypatch, tmp_path):
+    def until_interrupted(self, jobs, what):
+        return [self.train(job) if i < 7 else None for i, job in enumerate(jobs)]
+
+    monkeypatch.setattr(InProcess, "run", until_interrupted)
+    result = compare(experiment(claim("bad", "good")))
+    assert result.interrupted and result.rows == [] and len(result.runs) == 7
+    report.save_records(result, tmp_path)
+    head, *lines = records.read(tmp_path / "records.jsonl")
+    assert head["interrupted"] is True and len(lines) == 14
 
 
 def test_records_hold_what_the_contract_names(tmp_path):
     result = compare(experiment(claim("bad", "good")))
-    paths = report.save(result, tmp_path)
+    paths = [*report.save_records(result, tmp_path), *report.save_figures(result, tmp_path)]
     head, *lines = records.read(tmp_path / "records.jsonl")
     assert {"versions", "cpu", "blas_threads", "command"} <= head.keys()
     names = {"run", "optimizer", "lr", "seed", "epoch", "train_loss", "val_error", "test_error", "seconds", "diverged"}

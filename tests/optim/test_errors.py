@@ -243,3 +243,22 @@ WRONG_SETTINGS = [
 def test_settings_out_of_range_are_refused_by_name_and_value(name, setting, value):
     for make in (getattr(optim.rules, name), lambda **k: getattr(optim, name)([np.ones(1)], lr=0.1, **k)):
         refusal(lambda make=make: make(**{setting: value}), setting, str(value))
+
+
+def test_an_epsilon_that_is_zero_in_the_parameters_precision_is_refused():
+    refusal(lambda: optim.AdaGrad([np.ones(2, "float32")], lr=0.1, eps=1e-60), "eps=1e-60", "float32")
+    optim.AdaGrad([np.ones(2)], lr=0.1, eps=1e-60)
+
+
+def test_a_rule_that_returns_numbers_of_another_kind_moves_nothing():
+    class Complex:
+        def init(self, like):
+            return None
+
+        def update(self, state, g):
+            return (g * 1j if g.shape == (2,) else g), state
+
+    x = [np.ones(3), np.ones(2)]
+    opt = optim.Optimizer(x, Complex(), 0.1)
+    refusal(lambda: opt.step([np.ones(3), np.ones(2)]), "complex128", "array 1")
+    assert np.array_equal(x[0], np.ones(3)) and opt.steps == 0

@@ -199,3 +199,10 @@ def test_the_raw_form_does_see_the_scale_of_the_loss(kit):
     optim.SGD(plain, lr=0.05).step(kit.numbers(1))
     optim.SGD(scaled, lr=0.05).step([2 * a for a in kit.numbers(1)])
     assert not kit.same_bits(plain, scaled)
+
+
+def test_a_tiny_gradient_takes_the_length_of_huge_parameters():
+    x = [np.full(4, 1e29, "float32")]
+    before = x[0].copy()
+    optim.SGDNGAdaptive(x, lr=0.5).step([np.full(4, 1e-10, "float32")])
+    assert np.allclose(x[0], 0.5 * before, rtol=1e-6)

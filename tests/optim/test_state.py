@@ -293,3 +293,18 @@ def test_the_count_of_skipped_steps_is_saved(kit):
     other = optim.AdamNG(params(kit), lr=LR, nonfinite="skip")
     other.load_state_dict(opt.state_dict())
     assert (other.skipped, other.steps) == (1, 0)
+
+
+def test_a_state_saved_in_fortran_order_is_taken_over_and_goes_on():
+    x, y = [np.ones((3, 2))], [np.ones((3, 2))]
+    g = [np.arange(6.0).reshape(3, 2)]
+    a, b = optim.Momentum(x, lr=LR), optim.Momentum(y, lr=LR)
+    a.step(g)
+    b.step(g)
+    state = a.state_dict()
+    state["state"]["array 0"]["m"] = np.asfortranarray(state["state"]["array 0"]["m"])
+    b.load_state_dict(state)
+    for _ in range(2):
+        a.step(g)
+        b.step(g)
+    assert np.array_equal(x[0], y[0])

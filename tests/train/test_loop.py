@@ -60,7 +60,7 @@ def test_both_forms_of_the_loss_train_alike(split):
 def test_a_loss_of_another_form_is_refused(split):
     model, params, opt, *_ = setting(split)
     with pytest.raises(TypeError, match=r"loss\(output, y\) or loss\(params, x, y\), got 1"):
-        train.fit(model, params, opt, lambda x: x, split)
+        train.fit(model, params, opt, lambda x: x, split, batch=16)
 
 
 def test_recorded_norms_are_those_of_gradient_and_step(split):
@@ -98,7 +98,7 @@ def test_dropout_is_off_when_measuring_and_its_counter_untouched(split):
 def test_epochs_zero_measures_only_and_negative_is_refused(split):
     model, params, opt, loss, _ = setting(split)
     before = params.flat.copy()
-    assert len(train.fit(model, params, opt, loss, split, epochs=0).epochs) == 1
+    assert len(train.fit(model, params, opt, loss, split, epochs=0, batch=16).epochs) == 1
     assert np.array_equal(params.flat, before)
     with pytest.raises(ValueError, match="epochs must be 0 or more, got -1"):
         train.fit(model, params, opt, loss, split, epochs=-1)
@@ -142,3 +142,34 @@ def test_records_are_what_the_figures_take(split):
     assert [r["epoch"] for r in records] == [0, 1, 2] and len(norms) == 8
     assert norms[3]["blocks"] == ["0", "2"] and np.array_equal(norms[3]["gradient"], history.gradient_norms[3])
     assert plot.training_curves(records) is not None and plot.norm_heatmap(norms) is not None
+
+
+def test_norms_follow_the_optimizers_partition_and_skipped_steps_keep_their_row(split):
+    model, params, _, loss, _ = setting(split)
+    opt = optim.SGD(params, lr=0.1, blocks="tensor")
+    history = train.fit(model, params, opt, loss, split, epochs=1, batch=25, record_norms=True)
+    assert history.gradient_norms.shape == history.update_norms.shape == (2, 4)
+    assert np.allclose(history.update_norms, 0.1 * history.gradient_norms, rtol=1e-4)
+
+
+def test_a_diverged_epoch_has_no_numbers(split):
+    model, params, opt, loss, _ = setting(split, "sgd", lr=1e38)
+    last = train.fit(model, params, opt, loss, split, epochs=5, batch=16).epochs[-1]
+    assert last.diverged and math.isnan(last.train_loss) and math.isnan(last.test_error)
+
+
+def test_an_optimizer_of_other_parameters_is_refused(split):
+    model, params, _, loss, _ = setting(split)
+    with pytest.raises(ValueError, match="made on other parameters"):
+        train.fit(model, params, optim.SGD(params.copy(), lr=0.1), loss, split, batch=16)
+
+
+def test_a_loss_of_the_parameters_is_measured_without_dropout_if_it_can_be(split):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9))
+    params = model.init(0)
+
+    def loss(p, x, y, train=True):
+        return nn.cross_entropy(model(p, x, train=train), y)
+
+    first = train.fit(model, params, optim.SGD(params, lr=0.0), loss, split, epochs=0, batch=25).epochs[0]
+    assert first.train_loss == pytest.approx(float(nn.cross_entropy(model(params, split.train.x), split.train.y)))
