@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -45,6 +46,7 @@ class Pool:
             raise ValueError(f"there must be at least one worker process, got {workers}")
 
     def __enter__(self) -> Pool:
+        self._interrupt_handler: Any = None
         self._threads = _one_blas_thread()
         self._threads.__enter__()
         context = multiprocessing.get_context("spawn")
@@ -56,6 +58,13 @@ class Pool:
             self._executor.shutdown(wait=True, cancel_futures=True)
         finally:
             self._threads.__exit__(None, None, None)
+            if self._interrupt_handler is not None:
+                signal.signal(signal.SIGINT, self._interrupt_handler)
+
+    def _ignore_further_interrupts(self) -> None:
+        """After the first Ctrl-C let the runs in progress end (seconds), so that what is finished can be kept."""
+        if threading.current_thread() is threading.main_thread():
+            self._interrupt_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def run(self, jobs: Sequence[Job], what: str = "runs") -> list[History | None]:
         """Return the histories of the jobs, in their order; after Ctrl-C None for those that were not finished.
@@ -71,7 +80,7 @@ class Pool:
                 results[i] = future.result()
                 bar.set_postfix_str(f"{jobs[i].optimizer} lr {jobs[i].lr:.2g} seed {jobs[i].seed}")
         except KeyboardInterrupt:
-            pass
+            self._ignore_further_interrupts()
         except BrokenProcessPool as error:
             hint = "; registered rules must stand in a module that they can import" if optim.registered() else ""
             raise RuntimeError(f"a worker process died (out of memory?){hint}") from error
