@@ -150,7 +150,7 @@ def _compare(args: argparse.Namespace) -> int:
     seeds, rates = args.seeds or experiment.seeds, experiment.full_rates if args.full else experiment.rates
     n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or records.cores()
     print(f"{experiment.name}: {experiment.about}")
-    print(f"{len(optimizers)} optimizers × {len(settings)} settings × {rates} rates × {seeds} seeds = {n} runs")
+    print(f"optimizers {len(optimizers)} × settings {len(settings)} × rates {rates} × seeds {seeds} = {n} runs")
     print(f"on {workers} process{'es' * (workers > 1)}; output in {out}", flush=True)
     chosen: dict[str, Any] = {
         "settings": settings,
@@ -197,7 +197,7 @@ def _list(args: argparse.Namespace) -> int:
         "experiments": {name: e.about for name, e in EXPERIMENTS.items()},
         "data sets": {name: entry.about for name, entry in data.DATASETS.items()},
         "optimizers (each also …-clip, …-ng, …-ng-adaptive)": {
-            name: (optim.get(name).__doc__ or "").splitlines()[0] for name in forms
+            name: (optim.get(name).__doc__ or "").splitlines()[2] for name in forms
         },
         "activations": {name: (f.__doc__ or "").splitlines()[0] for name, f in nn.ACTIVATIONS.items()},
         "schedules": mlp.SCHEDULES,

@@ -37,6 +37,7 @@ def choose(table: Mapping[str, T], name: str, what: str) -> T:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    lowered = {key.lower(): key for key in table}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    hint = f"; did you mean {lowered[near[0]]!r}?" if near else ";"
     raise UnknownNameError(f"unknown {what} {name!r}{hint} Known: {', '.join(table)}")

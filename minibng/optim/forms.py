@@ -22,11 +22,14 @@ _BY_NAME: dict[str, type[NamedOptimizer]] = {}
 _RULES: dict[str, Any] = {}
 
 _TEXT = {
-    None: "{first}",
+    None: "{name}, on the gradient as it comes.",
     "clip": "{name} on a gradient clipped block by block: g^i · min(1, clip/‖g^i‖), then the rule.",
     "unit": "{name} on the block-normalized gradient, NG: g^i / ‖g^i‖₂, then the rule.",
     "adaptive": "{name} on the block-normalized gradient scaled to the parameters: g^i/‖g^i‖ · max(‖x^i‖, floor·√d_i).",
 }
+
+_COMMON = """Settings of every optimizer, told in full at `Optimizer`: ``params`` (a Params or a list of arrays), ``lr``
+(a number or a schedule), ``blocks`` (the partition), ``nonfinite``, and, where they apply, ``clip`` and ``floor``."""
 
 R = TypeVar("R")
 
@@ -120,9 +123,8 @@ def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str 
     if ending:
         common = [p for p in common if p.name != "normalize"]
     hyper = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(make).parameters.values()]
-    first = inspect.getdoc(cls) or cls.__name__
     body = {
-        "__doc__": _TEXT[normalize].format(name=cls.__name__, first=first),
+        "__doc__": f"{_TEXT[normalize].format(name=cls.__name__)}\n\n{inspect.getdoc(cls) or ''}\n\n{_COMMON}",
         "__module__": "minibng.optim",
         "__signature__": inspect.Signature([*common, *hyper]),
         "make_rule": staticmethod(make),

@@ -152,6 +152,8 @@ def fit(
     ValueError
         For a number of epochs below 0, an optimizer made on other parameters, and as `data.batches`.
     """
+    if not isinstance(split, Split):
+        raise TypeError(f"fit takes a Split, with .train, .val and .test, got {type(split).__name__}")
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
     if not opt.steps_on(params):

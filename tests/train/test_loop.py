@@ -173,3 +173,9 @@ def test_a_loss_of_the_parameters_is_measured_without_dropout_if_it_can_be(split
 
     first = train.fit(model, params, optim.SGD(params, lr=0.0), loss, split, epochs=0, batch=25).epochs[0]
     assert first.train_loss == pytest.approx(float(nn.cross_entropy(model(params, split.train.x), split.train.y)))
+
+
+def test_a_dataset_in_place_of_a_split_is_refused(split):
+    model, params, opt, loss, _ = setting(split)
+    with pytest.raises(TypeError, match="fit takes a Split"):
+        train.fit(model, params, opt, loss, split.train)
