@@ -16,6 +16,7 @@ import numpy as np
 import minibng
 from minibng import data, nn, optim
 from minibng.backend import get_backend
+from minibng.backend.threads import cores
 from minibng.experiments import EXPERIMENTS, Job, compare, mlp, report
 from minibng.experiments.comparison import Run
 from minibng.experiments.declaration import combine
@@ -148,7 +149,7 @@ def _compare(args: argparse.Namespace) -> int:
     settings = combine(axes)
     optimizers = args.optimizers or experiment.optimizers_of(args.full)
     seeds, rates = args.seeds or experiment.seeds, experiment.full_rates if args.full else experiment.rates
-    n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or records.cores()
+    n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or cores()
     print(f"{experiment.name}: {experiment.about}")
     print(f"optimizers {len(optimizers)} × settings {len(settings)} × rates {rates} × seeds {seeds} = {n} runs")
     print(f"on {workers} process{'es' * (workers > 1)}; output in {out}", flush=True)
@@ -214,7 +215,7 @@ def _list(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     """Say what is installed and prove that the essentials work."""
     print(f"minibng {minibng.__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
-    print(f"processor  {records.processor()}, {records.cores()} cores usable")
+    print(f"processor  {records.processor()}, {cores()} cores usable")
     config: Any = np.show_config(mode="dicts")
     blas = config["Build Dependencies"]["blas"]
     print(f"numpy      {np.__version__}, BLAS {blas.get('name')} {blas.get('version')}")

@@ -8,12 +8,16 @@ import numpy as np
 
 from minibng.backend.base import Array, Backend, BlockNorms, HostArray, Stepper
 from minibng.backend.kernel import Formula, numpy_kernel
+from minibng.backend.threads import shares, threads_for, together
 
 NORM_PIECE = 16_384
 """Most entries that are squared and summed in the array's own precision; the sums of pieces are added in double."""
 
 STEP_PIECE = 1 << 18
 """Bytes of one array that a formula works on at a time: with state and scratch they stay in the second-level cache."""
+
+THREAD_PIECE = 1 << 20
+"""The same with several threads: each call gives the interpreter's lock away, which short calls do not pay for."""
 
 _SAFE = {
     np.dtype("float16"): (2.0**-80, 2.0**120),  # squared in float32
@@ -136,7 +140,7 @@ def scale(g: HostArray, length: float, root: float, exponent: int, single: bool,
 
 
 class PieceStepper(Stepper):
-    """A formula run over one cache-sized piece of one tensor of one block at a time."""
+    """A formula run over one cache-sized piece of one tensor of one block at a time, large arrays in two threads."""
 
     def __init__(self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> None:
         self.kernel = numpy_kernel(formula)
@@ -144,10 +148,14 @@ class PieceStepper(Stepper):
         self.block_of = {i: b for b, block in enumerate(blocks) for i in block}
         self.single = [sum(like[i].size for i in block) == 1 for block in blocks]
         self.dtype = like[0].dtype
-        self.piece = STEP_PIECE // self.dtype.itemsize
-        longest = min(self.piece, max(a.size for a in like))
-        self.scratch = [np.empty(longest, self.dtype) for _ in range(self.kernel.temporaries)]
-        self.direction = np.empty(longest, self.dtype)
+        sizes = [a.size for a in like]
+        threads = threads_for(sum(sizes))
+        most = (STEP_PIECE if threads == 1 else THREAD_PIECE) // self.dtype.itemsize
+        pieces = [(i, a, min(a + most, n)) for i, n in enumerate(sizes) for a in range(0, n, most)]
+        self.parts = shares(pieces, [stop - start for _, start, stop in pieces], threads)
+        longest = min(most, max(sizes))
+        rows = self.kernel.temporaries + 1  # the last one holds the scaled gradient
+        self.scratch = [[np.empty(longest, self.dtype) for _ in range(rows)] for _ in self.parts]
 
     def __call__(
         self,
@@ -160,15 +168,19 @@ class PieceStepper(Stepper):
         bound = self.kernel.bind(self.dtype, **scalars)
         g_at = self.arrays.index("g")
         scales = [None] * len(self.single) if norms is None or lengths is None else _scales(norms, lengths)
-        for i, arrays in enumerate(zip(*[columns[name] for name in self.arrays], strict=True)):
-            flats = [a.reshape(-1) for a in arrays]
-            to, single = scales[self.block_of[i]], self.single[self.block_of[i]]
-            for start in range(0, flats[0].size, self.piece):
-                pieces = [a[start : start + self.piece] for a in flats]
-                if to is not None:
-                    g = pieces[g_at]
-                    pieces[g_at] = scale(g, *to, single, self.direction[: g.size])
-                bound(self.scratch, *pieces)
+        flats = [[a.reshape(-1) for a in columns[name]] for name in self.arrays]
+
+        def run(k: int, part: list[tuple[int, int, int]]) -> None:
+            *scratch, direction = self.scratch[k]
+            with np.errstate(over="ignore", under="ignore"):
+                for i, start, stop in part:
+                    pieces = [column[i][start:stop] for column in flats]
+                    b = self.block_of[i]
+                    if (to := scales[b]) is not None:
+                        pieces[g_at] = scale(pieces[g_at], *to, self.single[b], direction[: stop - start])
+                    bound(scratch, *pieces)
+
+        together(run, self.parts)
 
 
 def _scales(norms: BlockNorms, lengths: HostArray) -> list[tuple[float, float, int] | None]:

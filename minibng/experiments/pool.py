@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from minibng import optim
+from minibng.backend.threads import cores
 from minibng.experiments.declaration import Job
 from minibng.train import History
 from minibng.train.progress import progress
-from minibng.train.records import cores
 
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 

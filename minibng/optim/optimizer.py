@@ -234,8 +234,7 @@ class Optimizer:
         states = [self.state[name] for name in self._target.names]
         columns = {"g": grads, "x": self._target.tensors, **{k: [s[k] for s in states] for k in rule.slots}}
         scalars = {**rule.scalars(self.steps + 1), "lr": lr}
-        with np.errstate(over="ignore", under="ignore"):
-            self._stepper(columns, scalars, None if lengths is None else norms, lengths)
+        self._stepper(columns, scalars, None if lengths is None else norms, lengths)
         for state in states:
             state["step"] = self.steps + 1
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from minibng.backend.threads import cores
+
 
 def plain(value: Any) -> Any:
     """Return a value as JSON can hold it: NumPy numbers as Python's, NaN and infinities as None.
@@ -115,11 +117,6 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
