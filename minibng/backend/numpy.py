@@ -10,8 +10,12 @@ from minibng.backend.base import Array, Backend, BlockNorms, HostArray, Stepper
 from minibng.backend.kernel import Formula, numpy_kernel
 from minibng.backend.threads import shares, threads_for, together
 
-NORM_PIECE = 16_384
-"""Most entries that are squared and summed in the array's own precision; the sums of pieces are added in double."""
+NORM_PIECE = {"float16": 16_384, "float32": 16_384, "float64": 4_096}
+"""Most entries that are squared and summed in one call, by dtype; the sums of pieces are added in double.
+
+A block of equal entries makes every rounding of a running sum go the same way, so the error grows with the piece; BLAS
+kernels with few lanes (SSE2) keep the bound of theory I1 in float64 only up to 4,096.
+"""
 
 STEP_PIECE = 1 << 18
 """Bytes of one array that a formula works on at a time: with state and scratch they stay in the second-level cache."""
@@ -49,8 +53,8 @@ class NumpyBackend(Backend):
     def block_norms(self, tensors: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> BlockNorms:
         """Return the 2-norm of each block (design: no ε, no overflow, no underflow; theory I1, I2).
 
-        Each piece of at most `NORM_PIECE` entries is squared and summed in its own dtype (float16 in float32), the
-        pieces are added in double. Where the sum leaves the range in which that is exact enough, the block is first
+        Each piece of at most 16,384 entries (`NORM_PIECE`) is squared and summed in its own dtype (float16 in float32),
+        the pieces are added in double. Where the sum leaves the range in which that is exact enough, the block is first
         multiplied by the power of two that brings its largest entry into [1/2, 1).
         """
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -94,8 +98,9 @@ def _square_sum(views: Sequence[HostArray], exponent: int = 0) -> float:
     """Return Σ (g · 2^exponent)² over the views of one block."""
     total = 0.0
     for view in views:
-        for start in range(0, view.size, NORM_PIECE):
-            piece = view[start : start + NORM_PIECE]
+        most = NORM_PIECE[view.dtype.name]
+        for start in range(0, view.size, most):
+            piece = view[start : start + most]
             if piece.dtype == np.float16:
                 piece = piece.astype(np.float32)
             if exponent:

@@ -264,3 +264,12 @@ def test_the_root_mean_square_can_be_made_one():
     assert np.isclose(np.sqrt(np.mean(unit**2)), 1) and not zero.any()
     with pytest.raises(ValueError, match="norm is 2 or 'rms', got 3"):
         normalize_blocks(g, norm=3)
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 4097, 8192, 16_384, 16_385, 100_000])
+def test_equal_entries_whose_roundings_all_go_one_way_keep_the_bound(dtype, size):
+    unit = np.finfo(dtype).eps / 2
+    for value in np.random.default_rng(size).uniform(1, 2, 20):
+        (u,) = normalize_blocks([np.full(size, value, dtype)])
+        length = np.sqrt(np.sum(u.astype(np.longdouble) ** 2))
+        assert abs(float(length - 1)) <= (4 + math.sqrt(min(size, 16_384))) * unit
