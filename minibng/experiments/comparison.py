@@ -142,6 +142,32 @@ class _Search:
         return new
 
 
+@dataclass(frozen=True)
+class _Rounds:
+    """Rounds of jobs whose runs are added to one comparison."""
+
+    pool: Pool
+    result: Comparison
+    epochs: int
+
+    def execute(self, todo: Sequence[tuple[_Search, float]], seeds: range, stage: str) -> None:
+        """Run every (search, rate) with every seed; KeyboardInterrupt, once what was finished is noted."""
+        batch = self.result.experiment.batch
+        jobs = [
+            Job(s.setting, s.optimizer, lr, seed, self.epochs, batch, record_norms=seed == seeds[0])
+            for s, lr in todo
+            for seed in seeds
+        ]
+        histories, runs = self.pool.run(jobs, stage), self.result.runs
+        first = len(runs)
+        done = ((job, h) for job, h in zip(jobs, histories, strict=True) if h is not None)
+        runs += [Run(first + k, job, h, stage) for k, (job, h) in enumerate(done)]
+        if None in histories:
+            raise KeyboardInterrupt
+        for k, (s, lr) in enumerate(todo):
+            s.runs[lr] = runs[first + k * len(seeds) : first + (k + 1) * len(seeds)]
+
+
 def compare(
     experiment: Experiment,
     *,
@@ -177,29 +203,13 @@ def compare(
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
     result = Comparison(experiment, declared=length == experiment.epochs)
     with Pool(experiment.train, workers, show) as pool:
-
-        def execute(todo: Sequence[tuple[_Search, float]], seeds: range, stage: str) -> None:
-            jobs = [
-                Job(s.setting, s.optimizer, lr, seed, length, experiment.batch, seed == seeds[0])
-                for s, lr in todo
-                for seed in seeds
-            ]
-            histories = pool.run(jobs, stage)
-            first = len(result.runs)
-            done = ((job, h) for job, h in zip(jobs, histories, strict=True) if h is not None)
-            result.runs += [Run(first + k, job, h, stage) for k, (job, h) in enumerate(done)]
-            if None in histories:
-                raise KeyboardInterrupt
-            for k, (s, lr) in enumerate(todo):
-                start = first + k * len(seeds)
-                s.runs[lr] = result.runs[start : start + len(seeds)]
-
+        rounds = _Rounds(pool, result, length)
         try:
-            execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")
-            execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edge")
+            rounds.execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")
+            rounds.execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edge")
             chosen = [(s, s.best(), s.at_edge()) for s in searches]
             if full:
-                execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh")
+                rounds.execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh")
         except KeyboardInterrupt:
             result.interrupted = True
             return result
