@@ -7,6 +7,7 @@ function of x is a layer without tensors.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -41,7 +42,7 @@ def name_of(layer: Any) -> str:
     return repr(layer) if isinstance(layer, Layer) else getattr(layer, "__name__", repr(layer))
 
 
-class Layer:
+class Layer(ABC):
     """Base of our layers; a layer of your own need not derive from it unless it wants `init` and `summary`."""
 
     def tensors(self) -> Mapping[str, Spec]:
@@ -52,9 +53,9 @@ class Layer:
         """Return {name: init(rng) → number or array}."""
         return {}
 
+    @abstractmethod
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the layer's output for a batch x; with ``train`` dropout drops and running statistics move."""
-        raise NotImplementedError(f"{type(self).__name__} defines no __call__(p, x, *, train=False)")
 
     def steps(self) -> Mapping[str, Any]:
         """Return the layers that act one after another, by name: for `summary`, a line each."""

@@ -39,6 +39,11 @@ def test_shares_keep_every_item_in_order_and_are_balanced(sizes, parts):
     assert max(loads) <= sum(sizes) / parts + max(sizes)
 
 
+def test_empty_items_at_the_end_are_not_lost():
+    assert threads.shares(["a", "b", "c"], [1, 0, 0], 1) == [["a", "b", "c"]]
+    assert threads.shares(["a", "b"], [0, 0], 2) == [["a", "b"]]
+
+
 def test_small_arrays_use_one_thread_and_large_ones_no_more_than_blas(monkeypatch):
     monkeypatch.setattr(threads, "cores", lambda: 8)
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)

@@ -132,6 +132,17 @@ def test_diverged_runs_rank_worst_are_counted_and_decide_nothing():
     assert lines and all(records.plain(line)["train_loss"] is None for line in lines)
 
 
+def test_a_rate_at_which_one_seed_diverged_ranks_behind_one_that_lost_none():
+    def now_and_then(job):
+        history = made_run(job._replace(optimizer="good"))
+        if job.lr == 0.01 and job.seed == 3:  # the best rate, were it not for this seed
+            history.epochs[-1] = Epoch(1, math.nan, math.nan, math.nan, 0.5, True)
+        return history
+
+    row = compare(experiment(train=now_and_then), optimizers=("good",)).rows[0]
+    assert row.lr != 0.01 and row.diverged == 0
+
+
 def test_full_reports_on_fresh_seeds():
     result = compare(experiment(claim("bad", "good")), full=True)
     assert sorted({r.job.seed for r in result.reported}) == [5, 6, 7, 8, 9]
