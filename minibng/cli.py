@@ -193,13 +193,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    forms = [name for name in optim.names() if "-" not in name]
+    relatives = {cls.__name__.lower(): (cls.__doc__ or "").splitlines()[0] for cls in optim.RELATIVES}
+    forms = [name for name in optim.names() if "-" not in name and name not in relatives]
     parts: dict[str, dict[str, str]] = {
         "experiments": {name: e.about for name, e in EXPERIMENTS.items()},
         "data sets": {name: entry.about for name, entry in data.DATASETS.items()},
         "optimizers (each also …-clip, …-ng, …-ng-adaptive)": {
             name: (optim.get(name).__doc__ or "").splitlines()[2] for name in forms
         },
+        "relatives": relatives,
         "activations": {name: (f.__doc__ or "").splitlines()[0] for name, f in nn.ACTIVATIONS.items()},
         "schedules": mlp.SCHEDULES,
     }

@@ -7,27 +7,29 @@ the vector through views, one a tensor, and differentiation is with respect to t
 from __future__ import annotations
 
 import math
+import re
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from fnmatch import fnmatchcase
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minibng.backend import Array, HostArray, asarray, backend_of, is_array
+from minibng.backend import Array, Group, HostArray, asarray, backend_of, is_array
 from minibng.names import choose
 
 
 class Spec(NamedTuple):
-    """A tensor that a layer asks for: its shape, and ``init(rng, shape)`` → its first values on the host."""
+    """A tensor that a layer asks for: its shape, and ``init(rng, shape)`` → its first values on the host.
+
+    ``unit_axis`` is the axis that counts the layer's units: −1, the outputs, or 0, the rows of a table.
+    """
 
     shape: tuple[int, ...]
     init: Callable[[np.random.Generator, tuple[int, ...]], HostArray]
-
-
-class Block(NamedTuple):
-    """One block x^i of the partition: its name and the positions of its tensors in the layout."""
-
-    name: str
-    tensors: tuple[int, ...]
+    unit_axis: int = -1
 
 
 def layer_of(name: str) -> str:
@@ -41,32 +43,153 @@ def layer_of(name: str) -> str:
     return name.rpartition(".")[0] or "."
 
 
-PARTITIONS: dict[str, Callable[[str], str]] = {
-    "layer": layer_of,
-    "tensor": lambda name: name,
-    "global": lambda name: "all",
-}
-"""Partition → a tensor's block, from its name: all tensors of a layer together, as in the paper; each alone; one."""
+Partition: TypeAlias = str | Callable[[str], str] | Mapping[str, str] | re.Pattern[str]
+"""How tensors are cut into blocks: a name of `PARTITIONS`, or which tensors go together (see `partition`)."""
+
+PARTITIONS = ("layer", "tensor", "unit", "coordinate", "global")
+"""All tensors of a layer together, as in the paper; each tensor; each neuron, filter or table row; each entry; all."""
 
 
-def partition(names: Sequence[str], blocks: str) -> tuple[Block, ...]:
+def partition(
+    shapes: Mapping[str, tuple[int, ...]],
+    blocks: Partition,
+    *,
+    layer: Callable[[str], str] = layer_of,
+    unit_axes: Mapping[str, int] | None = None,
+) -> tuple[Group, ...]:
     """Group tensors into blocks, in the order in which the blocks first appear.
+
+    Parameters
+    ----------
+    shapes
+        Tensor name → shape.
+    blocks
+        A name of `PARTITIONS`; a function from a tensor's name to its block's; a mapping from names, or patterns such
+        as ``"*.W"``, to block names, of which the first that fits holds; or a compiled regular expression: tensors in
+        which it finds the same text (its first group, if it has groups) form a block.
+    layer
+        A tensor's layer, from its name.
+    unit_axes
+        Tensor name → the axis that counts its units, where that is not the last.
 
     Raises
     ------
     UnknownNameError
         For a partition that does not exist, with the nearest one.
+    ValueError
+        Where a mapping or an expression leaves a tensor out.
+    TypeError
+        For anything else.
 
     Examples
     --------
-    >>> partition(["0.W", "0.b", "2.W"], "layer")
-    (Block(name='0', tensors=(0, 1)), Block(name='2', tensors=(2,)))
+    >>> shapes = {"0.W": (2, 3), "0.b": (3,), "2.W": (3, 1)}
+    >>> [group.label for group in partition(shapes, "layer")]
+    ['0', '2']
+    >>> [group.label for group in partition(shapes, "unit")]
+    ['0[0…2]', '2']
+    >>> [group.label for group in partition(shapes, {"*.b": "biases", "*": "weights"})]
+    ['weights', 'biases']
     """
-    block_of = choose(PARTITIONS, blocks, "partition")
+    names = list(shapes)
+    sizes = list(shapes.values())
+    if blocks == "unit":
+        return _units(shapes, layer, unit_axes or {})
+    if blocks == "coordinate":
+        return tuple(Group(name, (i,), ((1, math.prod(sizes[i]), 1),)) for i, name in enumerate(names))
     groups: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        groups.setdefault(block_of(name), []).append(i)
-    return tuple(Block(name, tuple(members)) for name, members in groups.items())
+    for i, (name, block) in enumerate(zip(names, _block_names(names, blocks, layer), strict=True)):
+        if not isinstance(block, str):
+            raise TypeError(f"blocks are named by strings; tensor {name!r} was given {block!r}")
+        groups.setdefault(block, []).append(i)
+    return tuple(Group.whole(name, members, sizes) for name, members in groups.items())
+
+
+def _block_names(names: Sequence[str], blocks: Any, layer: Callable[[str], str]) -> list[str]:
+    """Return the block of each tensor, for partitions into whole tensors."""
+    if isinstance(blocks, str):
+        choose(dict.fromkeys(PARTITIONS), blocks, "partition")
+        return {"layer": [layer(n) for n in names], "tensor": list(names), "global": ["all"] * len(names)}[blocks]
+    if isinstance(blocks, Mapping):
+        return match_patterns(blocks, names, "blocks")
+    if isinstance(blocks, re.Pattern):
+        found = {n: blocks.search(n) for n in names}
+        texts = {n: m[1 if blocks.groups else 0] for n, m in found.items() if m is not None}
+        if left := [n for n in names if texts.get(n) is None]:
+            raise ValueError(f"the expression {blocks.pattern!r} finds nothing in {', '.join(left)}: no block for them")
+        return list(texts.values())
+    if callable(blocks):
+        return [blocks(n) for n in names]
+    known = f"{', '.join(PARTITIONS)}, a function, a mapping or a compiled regular expression"
+    raise TypeError(f"blocks are {known}, got {blocks!r}")
+
+
+def match_patterns(table: Mapping[str, Any], names: Sequence[str], what: str, default: Any = None) -> list[Any]:
+    """Return for each name the value of the first pattern that fits it (``*`` stands for any text, ``?`` for a letter).
+
+    Raises
+    ------
+    ValueError
+        For a pattern that fits no name, and, where there is no default, a name that no pattern fits.
+    """
+    values = []
+    for name in names:
+        value = next((table[pattern] for pattern in table if fnmatchcase(name, pattern)), default)
+        if value is None:
+            raise ValueError(f"{what}: no pattern fits {name!r}; add '*' for the rest")
+        values.append(value)
+    for pattern in table:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"{what}: the pattern {pattern!r} fits none of {', '.join(names)}")
+    return values
+
+
+def _units(
+    shapes: Mapping[str, tuple[int, ...]], layer: Callable[[str], str], unit_axes: Mapping[str, int]
+) -> tuple[Group, ...]:
+    """Cut each layer into the entries that share an index of the unit axis: a neuron's weights with its bias.
+
+    Tensors of a layer with different numbers of units are cut each by its own.
+    """
+    groups: dict[tuple[str, int], list[tuple[int, tuple[int, int, int]]]] = {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        axis = unit_axes.get(name, -1)
+        if axis not in (0, -1):
+            raise ValueError(f"units are counted along the first axis, 0, or the last, -1; {name!r} has {axis}")
+        n = shape[axis] if shape else 1
+        rest = math.prod(shape[:-1] if axis else shape[1:])
+        groups.setdefault((layer(name), n), []).append((i, (rest, n, 1) if axis else (1, n, rest)))
+    names, several = list(shapes), Counter(key for key, _ in groups)
+    made = []
+    for (key, _), members in groups.items():
+        name = key if several[key] == 1 else " + ".join(names[i] for i, _ in members)
+        made.append(Group(name, tuple(i for i, _ in members), tuple(cut for _, cut in members)))
+    return tuple(made)
+
+
+class BlockNames(Sequence[str]):
+    """The names of all blocks of some groups, made when asked for: there may be as many as numbers."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._ends = list(accumulate(group.count for group in groups))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        k = range(len(self))[i]
+        g = bisect_right(self._ends, k)
+        group = self._groups[g]
+        return group.name if group.count == 1 else f"{group.name}[{k - self._ends[g] + group.count}]"
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"({', '.join(group.label for group in self._groups)})"
 
 
 class Layout:
@@ -77,7 +200,14 @@ class Layout:
     shapes
         Tensor name → shape, in the order of the vector.
     blocks
-        The partition: "layer" (default), "tensor" or "global".
+        The partition: "layer" (default), "tensor", "unit", "coordinate", "global", or one of your own (`partition`).
+    unit_axes
+        Tensor name → the axis that counts its units, where that is not the last.
+
+    Attributes
+    ----------
+    groups
+        The blocks, those that are cut alike together.
 
     Examples
     --------
@@ -89,28 +219,40 @@ class Layout:
     2 blocks, 3 tensors, 12 numbers
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], blocks: str = "layer") -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        blocks: Partition = "layer",
+        unit_axes: Mapping[str, int] | None = None,
+    ) -> None:
         self.names = tuple(shapes)
         self.shapes = tuple(tuple(s) for s in shapes.values())
         self.sizes = tuple(math.prod(s) for s in self.shapes)
         self.offsets = tuple(int(n) for n in np.cumsum([0, *self.sizes])[:-1])
         self.size = sum(self.sizes)
-        self.partition = blocks
-        self.blocks = partition(self.names, blocks)
+        self.partition, self.unit_axes = blocks, dict(unit_axes or {})
+        self.groups = partition(dict(zip(self.names, self.shapes, strict=True)), blocks, unit_axes=self.unit_axes)
 
-    def with_blocks(self, blocks: str) -> Layout:
+    @property
+    def block_names(self) -> BlockNames:
+        """The names of the B blocks, in their order."""
+        return BlockNames(self.groups)
+
+    def with_blocks(self, blocks: Partition) -> Layout:
         """Return the same layout under another partition."""
-        return self if blocks == self.partition else Layout(dict(zip(self.names, self.shapes, strict=True)), blocks)
+        if blocks == self.partition:
+            return self
+        return Layout(dict(zip(self.names, self.shapes, strict=True)), blocks, self.unit_axes)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """Return one view of ``flat`` (P,) a tensor; nothing is copied."""
         parts = zip(self.names, self.offsets, self.sizes, self.shapes, strict=True)
         return {name: flat[o : o + n].reshape(shape) for name, o, n, shape in parts}
 
-    def ranges(self, block: Block) -> list[tuple[int, int]]:
-        """Return the stretches [start, stop) of the vector that a block covers; neighbours are joined."""
+    def ranges(self, group: Group) -> list[tuple[int, int]]:
+        """Return the stretches [start, stop) of the vector that a group covers; neighbours are joined."""
         found: list[tuple[int, int]] = []
-        for i in block.tensors:
+        for i in group.tensors:
             start, stop = self.offsets[i], self.offsets[i] + self.sizes[i]
             if found and found[-1][1] == start:
                 found[-1] = (found[-1][0], stop)
@@ -121,10 +263,10 @@ class Layout:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):
             return NotImplemented
-        return (self.names, self.shapes, self.blocks) == (other.names, other.shapes, other.blocks)
+        return (self.names, self.shapes, self.groups) == (other.names, other.shapes, other.groups)
 
     def __hash__(self) -> int:
-        return hash((self.names, self.shapes, self.blocks))
+        return hash((self.names, self.shapes, self.groups))
 
     def difference(self, other: Layout) -> str | None:
         """Say in words where the tensors of another layout differ from this one's; None where they agree."""
@@ -139,17 +281,17 @@ class Layout:
 
     def __repr__(self) -> str:
         rows = [("block", "tensor", "shape", "size")]
-        for block in self.blocks:
-            for k, i in enumerate(block.tensors):
-                rows.append(("" if k else block.name, self.names[i], str(self.shapes[i]), f"{self.sizes[i]:,}"))
+        for group in self.groups:
+            for k, i in enumerate(group.tensors):
+                rows.append(("" if k else group.label, self.names[i], str(self.shapes[i]), f"{self.sizes[i]:,}"))
         w = [max(len(r[c]) for r in rows) for c in range(4)]
         lines = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        total = f"{_count(len(self.blocks), 'block')}, {_count(len(self.names), 'tensor')}, {self.size:,} numbers"
+        total = f"{_count(len(self.block_names), 'block')}, {_count(len(self.names), 'tensor')}, {self.size:,} numbers"
         return "\n".join([*lines, total])
 
 
 def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + "s" * (n != 1)
+    return f"{n:,} {noun}" + "s" * (n != 1)
 
 
 class Params:
@@ -195,7 +337,7 @@ class Params:
         self._tensors = layout.views(flat)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Array], blocks: str = "layer") -> Params:
+    def of(cls, tensors: Mapping[str, Array], blocks: Partition = "layer") -> Params:
         """Copy arrays of one dtype and device into a new Params.
 
         Raises
@@ -265,9 +407,18 @@ class Params:
         return self._tensors.items()
 
     def blocks(self) -> Iterator[tuple[str, list[Array]]]:
-        """Yield (name, views) a block: one 1-D view where the block is contiguous, else one a stretch."""
-        for block in self.layout.blocks:
-            yield block.name, [self.flat[a:b] for a, b in self.layout.ranges(block)]
+        """Yield (name, views) a block: one 1-D view where it is contiguous, else one a stretch; strided for units."""
+        flat, names = self.flat, iter(self.layout.block_names)
+        for group in self.layout.groups:
+            if group.count == 1:
+                yield next(names), [flat[a:b] for a, b in self.layout.ranges(group)]
+                continue
+            units = []
+            for i, (before, n, after) in zip(group.tensors, group.cuts, strict=True):
+                whole = flat[self.layout.offsets[i] :][: self.layout.sizes[i]]
+                units.append(whole.reshape((n, after)) if before == 1 else whole.reshape((before, n)).T)
+            for j in range(group.count):
+                yield next(names), [unit[j] for unit in units]
 
     def scope(self, prefix: str) -> Scope:
         """Return what one layer sees: its own tensors and buffers, by their short names."""

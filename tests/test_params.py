@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from minibng import Layout, Params, grad, hvp, nn, value_and_grad, vjp
 from minibng.autodiff import Traced, flatten
+from minibng.backend import Group
 from minibng.names import UnknownNameError
-from minibng.params import Block, layer_of, partition
+from minibng.params import PARTITIONS as NAMES
+from minibng.params import layer_of, partition
 
 SHAPES = {"0.W": (2, 3), "0.b": (3,), "2.body.W": (3, 1), "2.body.b": (), "4.W": (0, 2)}
 
@@ -41,15 +43,16 @@ PARTITIONS = {
 
 @pytest.mark.parametrize("blocks", PARTITIONS)
 def test_partitions(blocks):
-    expected = tuple(Block(*b) for b in PARTITIONS[blocks])
-    assert Layout(SHAPES, blocks).blocks == expected
-    assert partition(tuple(SHAPES), blocks) == expected
+    expected = tuple(Group.whole(*b, list(SHAPES.values())) for b in PARTITIONS[blocks])
+    assert Layout(SHAPES, blocks).groups == expected
+    assert partition(SHAPES, blocks) == expected
+    assert list(Layout(SHAPES, blocks).block_names) == [name for name, _ in PARTITIONS[blocks]]
     assert Layout(SHAPES).with_blocks(blocks) == Layout(SHAPES, blocks)
     assert Layout(SHAPES, blocks).partition == blocks
 
 
 def test_the_layer_is_the_default_block():
-    assert Layout(SHAPES).blocks == Layout(SHAPES, "layer").blocks
+    assert Layout(SHAPES).groups == Layout(SHAPES, "layer").groups
     assert [layer_of(n) for n in ("3.conv.W", "0.b", "W")] == ["3.conv", "0", "."]
 
 
@@ -96,7 +99,7 @@ names = st.sampled_from(["a.W", "a.b", "b.W", "b.c.W", "b.c.b", "W"])
 shapes = st.dictionaries(names, st.lists(st.integers(0, 3), max_size=3).map(tuple))
 
 
-@given(shapes, st.sampled_from(["layer", "tensor", "global"]))
+@given(shapes, st.sampled_from(NAMES))
 def test_tensors_and_blocks_cover_the_vector_exactly_once(shapes, blocks):
     layout = Layout(shapes, blocks)
     params = Params(layout, np.zeros(layout.size))
@@ -104,12 +107,14 @@ def test_tensors_and_blocks_cover_the_vector_exactly_once(shapes, blocks):
         assert tensor.shape == shapes[name]
         params[name] = params[name] + 1
     np.testing.assert_array_equal(params.flat, np.ones(layout.size))
-    for _, views in params.blocks():
+    found = list(params.blocks())
+    assert [name for name, _ in found] == list(layout.block_names)
+    for _, views in found:
         for view in views:
-            assert view.ndim == 1 and view.flags.c_contiguous
+            assert view.ndim == 1 and (blocks == "unit" or view.flags.c_contiguous)
             view += 1
     np.testing.assert_array_equal(params.flat, np.full(layout.size, 2.0))
-    assert sorted(i for b in layout.blocks for i in b.tensors) == list(range(len(shapes)))
+    assert sorted(i for group in layout.groups for i in group.tensors) == list(range(len(shapes)))
 
 
 # Views

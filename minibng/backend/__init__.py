@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minibng.backend.base import Array, Backend, BlockNorms, HostArray, Stepper
+from minibng.backend.base import Array, Backend, BlockNorms, Group, HostArray, Stepper
 from minibng.backend.numpy import NumpyBackend
 from minibng.names import choose
 
@@ -17,6 +17,7 @@ __all__ = [
     "Array",
     "Backend",
     "BlockNorms",
+    "Group",
     "HostArray",
     "Stepper",
     "asarray",

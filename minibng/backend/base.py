@@ -1,7 +1,9 @@
 """What an array library must offer so that everything above it need not know which one it is."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,11 +17,45 @@ Array: TypeAlias = Any
 HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Blocks that are cut alike out of the same tensors.
+
+    Each tensor is seen as (before, n, after), and block j of the group's n blocks is the entries with index j in the
+    middle, of all its tensors together: (1, 1, size) is a tensor whole, (inputs, n, 1) cuts a weight into the columns
+    that lead to one output each, (1, n, after) a table into its rows, and (1, size, 1) a tensor into its entries.
+    """
+
+    name: str
+    tensors: tuple[int, ...]
+    cuts: tuple[tuple[int, int, int], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of blocks n."""
+        return self.cuts[0][1]
+
+    @property
+    def size(self) -> int:
+        """Entries of each block."""
+        return sum(before * after for before, _, after in self.cuts)
+
+    @property
+    def label(self) -> str:
+        """The name of one block, or "name[0…n−1]" for several."""
+        return self.name if self.count == 1 else f"{self.name}[0…{self.count - 1}]"
+
+    @classmethod
+    def whole(cls, name: str, tensors: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> "Group":
+        """Return one block of whole tensors; ``shapes`` are those of all tensors."""
+        return cls(name, tuple(tensors), tuple((1, 1, math.prod(shapes[i])) for i in tensors))
+
+
 class BlockNorms(NamedTuple):
-    """The 2-norms of B blocks, ‖g^i‖ = ``root[i] · 2^−exponent[i]``, in a form that cannot overflow.
+    """The norms of B blocks, ‖g^i‖ = ``root[i] · 2^−exponent[i]``, in a form that cannot overflow.
 
     ``root`` (B,) float64 is the norm of the block multiplied by ``2^exponent``; ``exponent`` (B,) int32 is zero unless
-    the plain sum of squares would have left the safe range. A non-finite entry makes its block's root non-finite.
+    plain sums would have left the safe range. A non-finite entry makes its block's root non-finite.
     """
 
     root: Array
@@ -38,7 +74,7 @@ class Stepper(ABC):
     def __call__(
         self,
         columns: Mapping[str, Sequence[Array]],
-        scalars: Mapping[str, float],
+        scalars: Mapping[str, float | Sequence[float]],
         norms: BlockNorms | None = None,
         lengths: Array | None = None,
     ) -> None:
@@ -49,7 +85,7 @@ class Stepper(ABC):
         columns
             For each array name of the formula, one array a tensor.
         scalars
-            The formula's scalars, equal for all blocks.
+            The formula's scalars: one number each, or one a tensor.
         norms, lengths
             The norms of the gradient's B blocks and, (B,) float64, the lengths that they are to have in the formula.
             None leaves the gradient as it is.
@@ -81,8 +117,8 @@ class Backend(ABC):
         """Add ``values`` into ``target[index]`` in place; entries named twice receive both."""
 
     @abstractmethod
-    def block_norms(self, tensors: Sequence[Array], blocks: Sequence[Sequence[int]]) -> BlockNorms:
-        """Return the 2-norm of each block; a block is a list of positions in ``tensors``."""
+    def block_norms(self, tensors: Sequence[Array], groups: Sequence[Group], norm: float = 2) -> BlockNorms:
+        """Return the 1-, 2- or ∞-norm of each block, (B,) in the order of the groups."""
 
     @abstractmethod
     def all_finite(self, values: Array) -> bool:
@@ -90,12 +126,12 @@ class Backend(ABC):
 
     @abstractmethod
     def scale_blocks(
-        self, tensors: Sequence[Array], blocks: Sequence[Sequence[int]], norms: BlockNorms, lengths: Array
+        self, tensors: Sequence[Array], groups: Sequence[Group], norms: BlockNorms, lengths: Array
     ) -> list[Array]:
         """Return new arrays in which block i has the norm ``lengths[i]`` and the direction that it had."""
 
     @abstractmethod
-    def stepper(self, formula: Formula, like: Sequence[Array], blocks: Sequence[Sequence[int]]) -> Stepper:
+    def stepper(self, formula: Formula, like: Sequence[Array], groups: Sequence[Group]) -> Stepper:
         """Return ``formula`` made ready to run in place over tensors shaped like ``like``."""
 
     @abstractmethod

@@ -202,7 +202,7 @@ def parse(*functions: Callable[..., Any], readonly: Sequence[str] = (), outputs:
 
     Parameters
     ----------
-    functions
+    *functions
         The functions, first to last.
     readonly
         Inputs that are never written: where assigned to, they become temporaries.

@@ -1,34 +1,20 @@
 """NumPy on the host: block norms and in-place formulas in pieces that stay in the cache."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from minibng.backend.base import Array, Backend, BlockNorms, HostArray, Stepper
+from minibng.backend.base import Array, Backend, BlockNorms, Group, HostArray, Stepper
+from minibng.backend.blocks import Box, Scaler, boxes, norms_of, scalers
 from minibng.backend.kernel import Formula, numpy_kernel
 from minibng.backend.threads import shares, threads_for, together
-
-NORM_PIECE = {"float16": 16_384, "float32": 16_384, "float64": 4_096}
-"""Most entries that are squared and summed in one call, by dtype; the sums of pieces are added in double.
-
-A block of equal entries makes every rounding of a running sum go the same way, so the error grows with the piece; BLAS
-kernels with few lanes (SSE2) keep the bound of theory I1 in float64 only up to 4,096.
-"""
 
 STEP_PIECE = 1 << 18
 """Bytes of one array that a formula works on at a time: with state and scratch they stay in the second-level cache."""
 
 THREAD_PIECE = 1 << 20
 """The same with several threads: each call gives the interpreter's lock away, which short calls do not pay for."""
-
-_SAFE = {
-    np.dtype("float16"): (2.0**-80, 2.0**120),  # squared in float32
-    np.dtype("float32"): (2.0**-80, 2.0**120),
-    np.dtype("float64"): (2.0**-900, 2.0**1000),
-}
-"""Σg²/d above the first and Σg² below the second: no entry that matters was lost to under- or overflow."""
 
 
 class NumpyBackend(Backend):
@@ -50,42 +36,31 @@ class NumpyBackend(Backend):
         """Add values into target[index] in place, one after another."""
         np.add.at(target, index, values)
 
-    def block_norms(self, tensors: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> BlockNorms:
-        """Return the 2-norm of each block (design: no ε, no overflow, no underflow; theory I1, I2).
-
-        Each piece of at most 16,384 entries (`NORM_PIECE`) is squared and summed in its own dtype (float16 in float32),
-        the pieces are added in double. Where the sum leaves the range in which that is exact enough, the block is first
-        multiplied by the power of two that brings its largest entry into [1/2, 1).
-        """
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            pairs = [_root([tensors[i].reshape(-1) for i in block]) for block in blocks]
-        root, exponent = zip(*pairs, strict=True) if pairs else ((), ())
-        return BlockNorms(np.array(root, dtype=np.float64), np.array(exponent, dtype=np.int32))
+    def block_norms(self, tensors: Sequence[HostArray], groups: Sequence[Group], norm: float = 2) -> BlockNorms:
+        """Return the 1-, 2- or ∞-norm of each block, (B,) in the order of the groups."""
+        return norms_of(tensors, groups, norm)
 
     def all_finite(self, values: HostArray) -> bool:
         """Tell whether all entries are finite."""
         return bool(np.isfinite(values).all())
 
     def scale_blocks(
-        self,
-        tensors: Sequence[HostArray],
-        blocks: Sequence[Sequence[int]],
-        norms: BlockNorms,
-        lengths: HostArray,
+        self, tensors: Sequence[HostArray], groups: Sequence[Group], norms: BlockNorms, lengths: HostArray
     ) -> list[HostArray]:
         """Return new arrays in which block i has the norm lengths[i] and the direction that it had."""
         out = [np.array(t, order="C") for t in tensors]
+        dtypes = [tensors[group.tensors[0]].dtype for group in groups]
         with np.errstate(under="ignore"):
-            for block, to in zip(blocks, _scales(norms, lengths), strict=True):
-                single = sum(tensors[i].size for i in block) == 1
-                if to is not None:
-                    for i in block:
-                        scale(tensors[i], *to, single, out[i])
+            for group, scaler in zip(groups, scalers(groups, norms, lengths, dtypes), strict=True):
+                for i, cut in zip(group.tensors, group.cuts, strict=True):
+                    if scaler is not None and out[i].size:
+                        flat = out[i].reshape(-1)
+                        scaler(flat, Box(0, flat.size, cut, 0, group.count), flat)
         return out
 
-    def stepper(self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> "PieceStepper":
+    def stepper(self, formula: Formula, like: Sequence[HostArray], groups: Sequence[Group]) -> "PieceStepper":
         """Return the formula, rendered for NumPy, with its scratch memory."""
-        return PieceStepper(formula, like, blocks)
+        return PieceStepper(formula, like, groups)
 
     def check_indices(self, index: HostArray, size: int, what: str) -> None:
         """Raise IndexError where an entry is outside 0 … size−1."""
@@ -94,70 +69,20 @@ class NumpyBackend(Backend):
             raise IndexError(f"{what} must lie in 0 … {size - 1}, got {bad}")
 
 
-def _square_sum(views: Sequence[HostArray], exponent: int = 0) -> float:
-    """Return Σ (g · 2^exponent)² over the views of one block."""
-    total = 0.0
-    for view in views:
-        most = NORM_PIECE[view.dtype.name]
-        for start in range(0, view.size, most):
-            piece = view[start : start + most]
-            if piece.dtype == np.float16:
-                piece = piece.astype(np.float32)
-            if exponent:
-                piece = np.ldexp(piece, exponent)
-            total += float(np.dot(piece, piece))
-    return total
-
-
-def _root(views: Sequence[HostArray]) -> tuple[float, int]:
-    """Return (root, e) with ‖g‖ = root · 2^−e; root is nan or inf where an entry is."""
-    size = sum(v.size for v in views)
-    if size == 0:
-        return 0.0, 0
-    total = _square_sum(views)
-    low, high = _SAFE[views[0].dtype]
-    if size * low <= total <= high:
-        return math.sqrt(total), 0
-    largest = float(np.max([np.abs(v).max() for v in views if v.size]))  # Python's max would lose a NaN
-    if largest == 0 or not math.isfinite(largest):
-        return largest, 0
-    exponent = -math.frexp(largest)[1]
-    return math.sqrt(_square_sum(views, exponent)), exponent
-
-
-def scale(g: HostArray, length: float, root: float, exponent: int, single: bool, out: HostArray) -> HostArray:
-    """Return g at the given length: ``(g · 2^exponent) · (length / root)``, written to ``out``.
-
-    The entry of a block of one is a sign; neither ‖g‖ nor 1/‖g‖ is formed in the dtype of g.
-    """
-    if single:
-        np.multiply(np.sign(g), g.dtype.type(length), out=out)
-        return out
-    work = np.float32 if g.dtype == np.float16 else g.dtype.type
-    factor = length / root if root else 0.0
-    if factor > np.finfo(work).max:  # a long step in the direction of a tiny gradient: bring both near 1 first
-        shift = math.frexp(factor)[1]
-        factor, exponent = math.ldexp(factor, -shift), exponent + shift
-    if exponent:
-        g = np.ldexp(g, exponent, out=out)
-    np.multiply(g, work(factor), out=out, casting="same_kind")
-    return out
-
-
 class PieceStepper(Stepper):
-    """A formula run over one cache-sized piece of one tensor of one block at a time, large arrays in two threads."""
+    """A formula run over one cache-sized piece of one tensor of one group at a time, large arrays in two threads."""
 
-    def __init__(self, formula: Formula, like: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> None:
+    def __init__(self, formula: Formula, like: Sequence[HostArray], groups: Sequence[Group]) -> None:
         self.kernel = numpy_kernel(formula)
         self.arrays = formula.arrays
-        self.block_of = {i: b for b, block in enumerate(blocks) for i in block}
-        self.single = [sum(like[i].size for i in block) == 1 for block in blocks]
+        self.groups = groups
         self.dtype = like[0].dtype
         sizes = [a.size for a in like]
         threads = threads_for(sum(sizes))
         most = (STEP_PIECE if threads == 1 else THREAD_PIECE) // self.dtype.itemsize
-        pieces = [(i, a, min(a + most, n)) for i, n in enumerate(sizes) for a in range(0, n, most)]
-        self.parts = shares(pieces, [stop - start for _, start, stop in pieces], threads)
+        cuts = {i: (k, cut) for k, group in enumerate(groups) for i, cut in zip(group.tensors, group.cuts, strict=True)}
+        pieces = [(i, cuts[i][0], box) for i in range(len(like)) for box in boxes(cuts[i][1], most)]
+        self.parts = shares(pieces, [box.stop - box.start for _, _, box in pieces], threads)
         longest = min(most, max(sizes))
         rows = self.kernel.temporaries + 1  # the last one holds the scaled gradient
         self.scratch = [[np.empty(longest, self.dtype) for _ in range(rows)] for _ in self.parts]
@@ -165,31 +90,38 @@ class PieceStepper(Stepper):
     def __call__(
         self,
         columns: Mapping[str, Sequence[HostArray]],
-        scalars: Mapping[str, float],
+        scalars: Mapping[str, float | Sequence[float]],
         norms: BlockNorms | None = None,
         lengths: HostArray | None = None,
     ) -> None:
         """Run the formula once over every tensor, in place."""
-        bound = self.kernel.bind(self.dtype, **scalars)
-        g_at = self.arrays.index("g")
-        scales = [None] * len(self.single) if norms is None or lengths is None else _scales(norms, lengths)
         flats = [[a.reshape(-1) for a in columns[name]] for name in self.arrays]
+        bound = self._bound(scalars, len(flats[0]))
+        g_at = self.arrays.index("g") if "g" in self.arrays else 0
+        scaled: Sequence[Scaler | None] = [None] * len(self.groups)
+        if norms is not None and lengths is not None:
+            scaled = scalers(self.groups, norms, lengths, [self.dtype] * len(self.groups))
 
-        def run(k: int, part: list[tuple[int, int, int]]) -> None:
+        def run(k: int, part: list[tuple[int, int, Box]]) -> None:
             *scratch, direction = self.scratch[k]
             with np.errstate(over="ignore", under="ignore"):
-                for i, start, stop in part:
+                for i, group, box in part:
+                    start, stop = box.start, box.stop
                     pieces = [column[i][start:stop] for column in flats]
-                    b = self.block_of[i]
-                    if (to := scales[b]) is not None:
-                        pieces[g_at] = scale(pieces[g_at], *to, self.single[b], direction[: stop - start])
-                    bound(scratch, *pieces)
+                    if (scaler := scaled[group]) is not None:
+                        pieces[g_at] = scaler(pieces[g_at], box, direction[: stop - start])
+                    bound[i](scratch, *pieces)
 
         together(run, self.parts)
 
-
-def _scales(norms: BlockNorms, lengths: HostArray) -> list[tuple[float, float, int] | None]:
-    """Return (length, root, exponent) a block, None for a block that keeps the length it has."""
-    triples = zip(lengths.tolist(), norms.root.tolist(), norms.exponent.tolist(), strict=True)
-    kept = (lengths == norms.values()).tolist()
-    return [None if keep else triple for keep, triple in zip(kept, triples, strict=True)]
+    def _bound(self, scalars: Mapping[str, float | Sequence[float]], tensors: int) -> list[Callable[..., None]]:
+        """Return the kernel with its scalars, one a tensor; tensors with equal scalars share it."""
+        own = {name: value for name, value in scalars.items() if isinstance(value, Sequence)}
+        if not own:
+            return [self.kernel.bind(self.dtype, **scalars)] * tensors  # type: ignore[arg-type]
+        made: dict[tuple[float, ...], Callable[..., None]] = {}
+        rows = list(zip(*own.values(), strict=True))
+        for row in rows:
+            if row not in made:
+                made[row] = self.kernel.bind(self.dtype, **{**scalars, **dict(zip(own, row, strict=True))})
+        return [made[row] for row in rows]

@@ -46,9 +46,18 @@ _CENTRES = {
 }
 
 
+_ALIKE = {
+    **{"nesterov": "momentum", "amsgrad": "adam", "nadam": "adam", "signsgd": "adam", "novograd": "momentum-ng"},
+    **{"lars": "momentum-ng-adaptive", "lamb": "sgd-ng-adaptive"},
+}
+"""Optimizers whose rate means what that of a measured one means; their own centres have not been measured."""
+
+
 def centre(optimizer: str, setting: Setting) -> float:
-    """Return the middle of an optimizer's grid; for a rule that is not the paper's, that of SGD in the same form."""
+    """Return the middle of an optimizer's grid; for a rule that was registered, that of SGD in the same form."""
     optim.get(optimizer)
+    family = optimizer.partition("-")[0]
+    optimizer = optimizer.replace(family, _ALIKE.get(family, family), 1)
     form = max((f for f in FORMS if optimizer.endswith(f)), key=len)
     table = _CENTRES[setting["activation"]]
     return table.get(optimizer.removesuffix(form), table["sgd"])[FORMS.index(form)]
@@ -63,6 +72,8 @@ def schedule(name: str, lr: float, steps: int) -> Schedule:
 
 def build(setting: Setting, split: Split) -> nn.Sequential:
     """Return the model of a setting: ``depth`` hidden layers of 100 units."""
+    if split.classes is None:
+        raise ValueError(f"the deep MLP is a classifier, and {split.name} has numbers to predict, not classes")
     return nn.models.mlp(split.train.x.shape[1], [WIDTH] * setting["depth"], split.classes, setting["activation"])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from minibng.autodiff import raw
 from minibng.backend import Array, get_backend, is_array
-from minibng.params import Layout, Params, Scope, Spec
+from minibng.params import Layout, Params, Partition, Scope, Spec
 
 ParamsLike: TypeAlias = Params | Scope
 BufferInit: TypeAlias = Callable[[np.random.Generator], Any]
@@ -67,7 +67,7 @@ class Layer(ABC):
         *,
         device: str = "cpu",
         dtype: str | np.dtype[Any] = "float32",
-        blocks: str = "layer",
+        blocks: Partition = "layer",
     ) -> Params:
         """Make the parameters x = (x^1, …, x^B), drawn on the host: the same on every device.
 
@@ -78,7 +78,7 @@ class Layer(ABC):
         device, dtype
             Where they live; "float32" or "float64".
         blocks
-            The partition: "layer", "tensor" or "global".
+            The partition: "layer", "tensor", "unit", "coordinate", "global", or one of your own (`params.partition`).
 
         Examples
         --------
@@ -93,7 +93,8 @@ class Layer(ABC):
             raise TypeError(f"parameters are float32 or float64, got {dtype}")
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         specs = self.tensors()
-        layout = Layout({name: spec.shape for name, spec in specs.items()}, blocks)
+        axes = {name: spec.unit_axis for name, spec in specs.items()}
+        layout = Layout({name: spec.shape for name, spec in specs.items()}, blocks, axes)
         flat = np.empty(layout.size, dtype=dtype)
         for view, spec in zip(layout.views(flat).values(), specs.values(), strict=True):
             view[...] = spec.init(rng, spec.shape)
@@ -129,7 +130,7 @@ class Layer(ABC):
         w = [max(len(r[c]) for r in rows) for c in range(4)]
         cells = [[f"{a:<{w[0]}}", f"{b:<{w[1]}}", f"{c:<{w[2]}}", f"{d:>{w[3]}}"] for a, b, c, d in rows]
         table = ["  ".join(c for c, width in zip(row, w, strict=True) if width) for row in cells]
-        blocks = len(params.layout.blocks)
+        blocks = len(params.layout.block_names)
         total = f"{params.layout.size:,} parameters in {blocks} block" + "s" * (blocks != 1)
         return "\n".join([*table, total])
 

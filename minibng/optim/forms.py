@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeVar
 from minibng.backend import Array
 from minibng.names import choose
 from minibng.optim.optimizer import Optimizer
-from minibng.optim.rules import PAPER_RULES, StepRule
+from minibng.optim.relatives import RELATIVES
+from minibng.optim.rules import RULES, StepRule
 from minibng.optim.schedules import Schedule
 from minibng.params import Params
 
@@ -17,19 +18,20 @@ FORMS: dict[str, str | None] = {"": None, "Clip": "clip", "NG": "unit", "NGAdapt
 """Ending of the class name → normalizer."""
 
 _ENDINGS = {"": "", "Clip": "-clip", "NG": "-ng", "NGAdaptive": "-ng-adaptive"}
-_BY_CLASS: dict[str, type[NamedOptimizer]] = {}
-_BY_NAME: dict[str, type[NamedOptimizer]] = {}
+_BY_CLASS: dict[str, type[Optimizer]] = {}
+_BY_NAME: dict[str, type[Optimizer]] = {}
 _RULES: dict[str, Any] = {}
 
 _TEXT = {
     None: "{name}, on the gradient as it comes.",
     "clip": "{name} on a gradient clipped block by block: g^i · min(1, clip/‖g^i‖), then the rule.",
-    "unit": "{name} on the block-normalized gradient, NG: g^i / ‖g^i‖₂, then the rule.",
-    "adaptive": "{name} on the block-normalized gradient scaled to the parameters: g^i/‖g^i‖ · max(‖x^i‖, floor·√d_i).",
+    "unit": "{name} on the block-normalized gradient, NG: g^i / ‖g^i‖, then the rule.",
+    "adaptive": "{name} on the block-normalized gradient scaled to the parameters: g^i/‖g^i‖ · max(‖x^i‖, floor·‖1‖).",
 }
 
 _COMMON = """Settings of every optimizer, told in full at `Optimizer`: ``params`` (a Params or a list of arrays), ``lr``
-(a number or a schedule), ``blocks`` (the partition), ``nonfinite``, and, where they apply, ``clip`` and ``floor``."""
+(a number or a schedule), ``norm``, ``blocks`` (the partition), ``weight_decay`` and ``decay``, ``nonfinite``, and,
+where they apply, ``clip`` and ``floor``."""
 
 R = TypeVar("R")
 
@@ -99,8 +101,8 @@ def register(rule: R) -> R:
 
 
 def registered() -> list[Any]:
-    """Return the rules that were registered beside the paper's."""
-    return [rule for rule in _RULES.values() if rule not in PAPER_RULES]
+    """Return the rules that were registered beside ours."""
+    return [rule for rule in _RULES.values() if rule not in RULES]
 
 
 def unregister(name: str) -> None:
@@ -134,7 +136,7 @@ def _form(cls: type, make: Callable[..., StepRule], ending: str, normalize: str 
     return type(cls.__name__ + ending, (NamedOptimizer,), body)
 
 
-def get(name: str) -> type[NamedOptimizer]:
+def get(name: str) -> Callable[..., Optimizer]:
     """Return an optimizer by its command-line name.
 
     Raises
@@ -155,7 +157,7 @@ def names() -> list[str]:
     return list(_BY_NAME)
 
 
-def by_class(name: str) -> type[NamedOptimizer]:
+def by_class(name: str) -> type[Optimizer]:
     """Return an optimizer by its class name; KeyError where there is none."""
     return _BY_CLASS[name]
 
@@ -165,5 +167,7 @@ def class_names() -> list[str]:
     return list(_BY_CLASS)
 
 
-for _rule in PAPER_RULES:
+for _rule in RULES:
     register(_rule)
+for _relative in RELATIVES:
+    _BY_CLASS[_relative.__name__] = _BY_NAME[_relative.__name__.lower()] = _relative

@@ -1,6 +1,6 @@
 """Block normalization: the one brick in front of every step rule.
 
-N(g)^i = ℓ^i g^i / ‖g^i‖₂, with the length ℓ^i a normalizer's choice: 1 (NG), min(‖g^i‖, clip), or the size of the
+N(g)^i = ℓ^i g^i / ‖g^i‖, with the length ℓ^i a normalizer's choice: 1 (NG), min(‖g^i‖, clip), or the size of the
 parameters. No ε: a zero block has direction zero and every other exactly the length that was asked for, to rounding.
 """
 
@@ -9,31 +9,76 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from minibng.backend import Array, Backend, BlockNorms, backend_of, is_array
-
-Blocks = Sequence[Sequence[int]]
+from minibng.backend import Array, Backend, BlockNorms, Group, backend_of, is_array
+from minibng.names import UnknownNameError
 
 
 class NonFiniteError(ArithmeticError):
     """A gradient, or a parameter, is NaN or infinite; the message names block and step."""
 
 
-class Normalizer(Protocol):
-    """Chooses the length that each block of the gradient is given."""
+@dataclass(frozen=True)
+class Norm:
+    """A norm of blocks: 1, 2, ∞, or "rms", the root mean square ‖g‖₂/√d."""
 
-    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
+    name: float | str
+
+    def measure(self, backend: Backend, tensors: Sequence[Array], groups: Sequence[Group], sizes: Array) -> BlockNorms:
+        """Return the norm of every block, (B,)."""
+        if not isinstance(self.name, str):
+            return backend.block_norms(tensors, groups, self.name)
+        root, exponent = backend.block_norms(tensors, groups, 2)
+        return BlockNorms(root / np.sqrt(np.maximum(sizes, 1)), exponent)
+
+    def of_ones(self, sizes: Array) -> Array:
+        """Return the norm of blocks of d ones: √d, 1, d or 1."""
+        if self.name == 2:
+            return np.sqrt(sizes)
+        return sizes if self.name == 1 else np.ones_like(sizes)
+
+    def of_all(self, norms: BlockNorms, sizes: Array) -> tuple[Array, Array]:
+        """Return the norm of all blocks together as (root, exponent)."""
+        exponent = np.min(norms.exponent)
+        roots = np.ldexp(norms.root, exponent - norms.exponent)
+        if self.name == 2:
+            return np.sqrt(np.sum(roots**2)), exponent
+        if self.name == "rms":
+            return np.sqrt(np.sum(sizes * roots**2) / np.maximum(np.sum(sizes), 1)), exponent
+        return (np.sum(roots) if self.name == 1 else np.max(roots)), exponent
+
+
+EUCLIDEAN = Norm(2)
+_NORMS = {2: EUCLIDEAN, "rms": Norm("rms"), 1: Norm(1), math.inf: Norm(math.inf), "inf": Norm(math.inf)}
+
+
+def norm_of(name: Any) -> Norm:
+    """Return a norm by what the user calls it: 2, "rms", 1, math.inf or "inf"."""
+    if isinstance(name, bool) or not isinstance(name, (int, float, str)) or name not in _NORMS:
+        raise UnknownNameError(f"norm is 2, 'rms', 1 or inf, got {name!r}")
+    return _NORMS[name]
+
+
+def sizes_of(groups: Sequence[Group], backend: Backend) -> Array:
+    """Return d_i, the number of entries of every block, (B,) float64."""
+    return backend.asarray(np.repeat([float(g.size) for g in groups], [g.count for g in groups]), dtype="float64")
+
+
+class Normalizer(Protocol):
+    """Chooses the length that each block of the gradient is given, in the norm that the optimizer measures in."""
+
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ℓ, (B,) float64.
 
         Parameters
         ----------
         norms
             Of the gradient's blocks.
-        root_sizes
-            √d_i, (B,) float64.
+        sizes
+            d_i, (B,) float64.
         parameters
             Gives ‖x^i‖ before the step, (B,) float64; asked only by who needs it, since it is a pass over memory.
         """
@@ -42,7 +87,7 @@ class Normalizer(Protocol):
 class Unit:
     """NG: ℓ^i = 1 (the paper's section 2)."""
 
-    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ones."""
         return np.ones_like(norms.root)
 
@@ -57,40 +102,57 @@ class Clip:
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise ValueError(f"clip must be positive and finite, got {self.clip}")
 
-    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return min(‖g^i‖, clip)."""
         return np.minimum(norms.values(), self.clip)
 
 
 @dataclass(frozen=True)
+class ClipGlobal(Clip):
+    """Clipping of the whole gradient: ℓ^i = ‖g^i‖ · min(1, clip/‖g‖), ‖g‖ over all blocks (Pascanu et al., 2013)."""
+
+    norm: Norm = EUCLIDEAN
+
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
+        """Return ‖g^i‖ · min(1, clip/‖g‖)."""
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            whole, exponent = self.norm.of_all(norms, sizes)
+            shares = np.ldexp(norms.root, exponent - norms.exponent) / whole
+            return np.where(whole > np.ldexp(self.clip, exponent), shares * self.clip, norms.values())
+
+
+@dataclass(frozen=True)
 class Adaptive:
-    """Adaptive NG: ℓ^i = max(‖x^i‖, floor·√d_i), x before the step; the floor lets a block at zero leave it."""
+    """Adaptive NG: ℓ^i = max(‖x^i‖, floor·‖1‖), x before the step; the floor lets a block at zero leave it.
+
+    ‖1‖ is the norm of a block of d ones, √d in norm 2: the floor is the size of a typical entry.
+    """
 
     floor: float = 1e-3
+    norm: Norm = EUCLIDEAN
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.floor) and self.floor >= 0):
             raise ValueError(f"floor must be finite and not negative, got {self.floor}")
 
-    def lengths(self, norms: BlockNorms, root_sizes: Array, parameters: Callable[[], Array]) -> Array:
-        """Return max(‖x^i‖, floor·√d_i)."""
-        return np.maximum(parameters(), self.floor * root_sizes)
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
+        """Return max(‖x^i‖, floor·‖1‖)."""
+        return np.maximum(parameters(), self.floor * self.norm.of_ones(sizes))
 
 
-def root_sizes(tensors: Sequence[Array], blocks: Blocks, backend: Backend) -> Array:
-    """Return √d_i of every block, (B,) float64."""
-    return backend.asarray([math.sqrt(sum(tensors[i].size for i in block)) for block in blocks], dtype="float64")
+NORMALIZERS: dict[str, type] = {"clip": Clip, "clip-global": ClipGlobal, "unit": Unit, "adaptive": Adaptive}
+"""What `Optimizer` calls ``normalize``."""
 
 
-def normalize_blocks(arrays: Sequence[Array], norm: int | str = 2) -> list[Array]:
-    """Return each array divided by its norm: N(g)^i = g^i / ‖g^i‖₂, or, for the root mean square, √d_i g^i / ‖g^i‖₂.
+def normalize_blocks(arrays: Sequence[Array], norm: float | str = 2) -> list[Array]:
+    """Return each array divided by its norm: N(g)^i = g^i / ‖g^i‖.
 
     Parameters
     ----------
     arrays
         The blocks g^1, …, g^B: floating-point arrays of any shape (float16 too) on one device; they are not changed.
     norm
-        2, or "rms".
+        2, "rms" (the root mean square, ‖g‖₂/√d), 1 or inf.
 
     Returns
     -------
@@ -111,17 +173,16 @@ def normalize_blocks(arrays: Sequence[Array], norm: int | str = 2) -> list[Array
     >>> normalize_blocks([np.array([3.0, 4.0]), np.array([1e-200, 0.0]), np.zeros(2)])
     [array([0.6, 0.8]), array([1., 0.]), array([0., 0.])]
     """
-    if norm not in (2, "rms"):
-        raise ValueError(f"norm is 2 or 'rms', got {norm!r}")
+    chosen = norm_of(norm)
     for i, a in enumerate(arrays):
         if not is_array(a) or a.dtype not in (np.float16, np.float32, np.float64):
             kind = getattr(a, "dtype", type(a).__name__)
             raise TypeError(f"blocks are arrays of float16, float32 or float64; array {i} is {kind}")
     backend = backend_of(*arrays)
-    blocks = [[i] for i in range(len(arrays))]
-    norms = backend.block_norms(arrays, blocks)
+    shapes = [a.shape for a in arrays]
+    groups = [Group.whole(f"array {i}", [i], shapes) for i in range(len(arrays))]
+    norms = chosen.measure(backend, arrays, groups, sizes_of(groups, backend))
     bad = np.flatnonzero(~np.isfinite(backend.to_host(norms.root)))
     if bad.size:
         raise NonFiniteError(f"array {bad[0]} has NaN or infinite entries: it has no direction")
-    lengths = np.ones_like(norms.root) if norm == 2 else root_sizes(arrays, blocks, backend)
-    return backend.scale_blocks(arrays, blocks, norms, lengths)
+    return backend.scale_blocks(arrays, groups, norms, np.ones_like(norms.root))

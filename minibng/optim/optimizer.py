@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from minibng.backend import Array, BlockNorms, backend_of, is_array
+from minibng.backend import Array, BlockNorms, Stepper, backend_of, is_array
 from minibng.backend.kernel import Formula, parse
 from minibng.names import choose
-from minibng.optim.normalize import Adaptive, Clip, NonFiniteError, Normalizer, Unit, root_sizes
+from minibng.optim.normalize import NORMALIZERS, NonFiniteError, Norm, Normalizer, norm_of, sizes_of
 from minibng.optim.rules import FormulaRule, StepRule
 from minibng.optim.schedules import Schedule, check_rate, constant, number
-from minibng.params import Layout, Params
-
-NORMALIZERS: dict[str, type] = {"clip": Clip, "unit": Unit, "adaptive": Adaptive}
+from minibng.optim.target import target_of
+from minibng.params import BlockNames, Params, match_patterns
 
 
 def descend(x, u, *, lr):  # type: ignore[no-untyped-def]
@@ -27,85 +26,31 @@ def descend(x, u, *, lr):  # type: ignore[no-untyped-def]
     return x
 
 
+def descend_and_decay(x, u, *, lr, decay):  # type: ignore[no-untyped-def]
+    """Step with decoupled decay: x ← x − lr·(u + λx); a factor 1 − lr·λ would often round to 1 in float32."""
+    x = x - lr * (u + decay * x)
+    return x
+
+
+def add_decay(g, x, *, decay):  # type: ignore[no-untyped-def]
+    """Decay after normalization: g ← g + λx, which is what the rule sees."""
+    g = g + decay * x
+    return g
+
+
+_STEPS: dict[str | None, Callable[..., tuple[Callable[..., Any], ...]]] = {
+    None: lambda rule: (rule, descend),
+    "decoupled": lambda rule: (rule, descend_and_decay),
+    "after": lambda rule: (add_decay, rule, descend),
+    "before": lambda rule: (rule, descend),
+}
+"""Order of the decay → the formulas of one step; None where nothing decays."""
+
+
 @functools.cache
-def _step_formula(rule: Callable[..., Any]) -> Formula:
-    """Return a rule's formula followed by the step, parsed once."""
-    return parse(rule, descend, readonly=("g",))
-
-
-class _Target(NamedTuple):
-    """What is stepped: tensors by name, and the blocks that they form."""
-
-    names: tuple[str, ...]
-    tensors: tuple[Array, ...]
-    block_names: tuple[str, ...]
-    blocks: tuple[tuple[int, ...], ...]
-    layout: Layout | None
-
-
-def _target(params: Any, blocks: Any) -> _Target:
-    """Read what the user passed as parameters: a `Params`, or a list of arrays."""
-    if isinstance(params, Params):
-        if not is_array(params.flat):
-            raise TypeError("these parameters are being differentiated; make the optimizer outside the loss")
-        if not (blocks is None or isinstance(blocks, str)):
-            raise TypeError(f"blocks of a Params are 'layer', 'tensor' or 'global', got {blocks!r}")
-        layout = params.layout if blocks is None else params.layout.with_blocks(blocks)
-        tensors = tuple(params.__leaves__())
-        members = tuple(b.tensors for b in layout.blocks)
-        target = _Target(layout.names, tensors, tuple(b.name for b in layout.blocks), members, layout)
-    elif isinstance(params, (list, tuple)):
-        names = tuple(f"array {i}" for i in range(len(params)))
-        members = _array_blocks(blocks, len(params))
-        block_names = tuple(" + ".join(names[i] for i in block) for block in members)
-        target = _Target(names, tuple(params), block_names, members, None)
-    else:
-        raise TypeError(
-            f"an optimizer steps a Params or a list of arrays, got {type(params).__name__}; write [x] for one array"
-        )
-    _check_tensors(target)
-    return target
-
-
-def _array_blocks(blocks: Any, n: int) -> tuple[tuple[int, ...], ...]:
-    """Return the partition of n plain arrays: one block each, or lists of indices that name each array once."""
-    if blocks is None or blocks == "tensor":
-        return tuple((i,) for i in range(n))
-    if blocks == "global":
-        return (tuple(range(n)),)
-    if isinstance(blocks, str):
-        raise ValueError(f"blocks of plain arrays are 'tensor', 'global' or lists of indices, got {blocks!r}")
-    try:
-        members = tuple(tuple(operator.index(i) for i in block) for block in blocks)
-    except TypeError:
-        raise TypeError(f"blocks of plain arrays are lists of indices, such as [[0, 1], [2]], got {blocks!r}") from None
-    if sorted(i for block in members for i in block) != list(range(n)) or not all(members):
-        raise ValueError(f"blocks must name each of the {n} arrays exactly once, got {[list(b) for b in members]}")
-    return members
-
-
-def _check_tensors(target: _Target) -> None:
-    """Refuse, by name, what cannot be stepped in place."""
-    if not target.tensors:
-        raise ValueError("there is nothing to optimize: the list of parameters is empty")
-    first = target.tensors[0]
-    for name, t in zip(target.names, target.tensors, strict=True):
-        if not is_array(t) or not hasattr(t, "flags"):
-            raise TypeError(f"{name} is a {type(t).__name__}, not an array")
-        if t.dtype == np.float16:
-            raise TypeError(f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that")
-        if t.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} is {t.dtype}; parameters are float32 or float64: use .astype")
-        if t.dtype != first.dtype:
-            raise TypeError(f"{name} is {t.dtype}, {target.names[0]} is {first.dtype}: parameters have one dtype")
-        if not t.flags.c_contiguous:
-            raise ValueError(f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray")
-        if not getattr(t.flags, "writeable", True):
-            raise ValueError(f"{name} is read-only, so it cannot be stepped in place: pass a copy")
-    for i, t in enumerate(target.tensors):
-        for j in range(i):
-            if target.layout is None and np.may_share_memory(t, target.tensors[j]):
-                raise ValueError(f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice")
+def parse_once(*formulas: Callable[..., Any], outputs: tuple[str, ...] = ()) -> Formula:
+    """Return the composition of formulas that only read the gradient g."""
+    return parse(*formulas, readonly=("g",), outputs=outputs)
 
 
 class Optimizer:
@@ -120,12 +65,21 @@ class Optimizer:
     lr
         The learning rate: a number, or a schedule called with the number of finished steps.
     normalize
-        What is done to each block of the gradient before the rule sees it: None, "clip" (to norm ``clip``), "unit"
-        (NG) or "adaptive" (to max(‖x^i‖, ``floor``·√d_i)).
+        What is done to each block of the gradient before the rule sees it: None; "clip" (to norm ``clip``);
+        "clip-global" (all of it, to norm ``clip`` of the whole); "unit" (NG); or "adaptive" (to
+        max(‖x^i‖, ``floor``·‖1‖), where ‖1‖ is the norm of a block of ones: √d_i).
+    norm
+        In which blocks are measured: 2, "rms" (‖g‖₂/√d), 1 or inf.
     clip, floor
-        Settings of those two.
+        Settings of the normalizers that have them: 1.0 and 1e-3 where not given.
     blocks
-        The partition; default the layout's. For plain arrays lists of indices; default one block each.
+        The partition; default the layout's (see `params.partition`). For plain arrays "tensor" (default), "unit",
+        "coordinate", "global" or lists of indices.
+    weight_decay
+        λ, or a mapping from name patterns to it: ``{"*.W": 1e-4}``; the first that fits holds, where none does λ = 0.
+    decay
+        Where λ enters: "decoupled", x ← x − lr·(u + λx); "after" normalization, u = rule(N(g) + λx); or "before",
+        u = rule(N(g + λx)), which with NG makes the step of a block without data gradient independent of λ.
     nonfinite
         "raise" (nothing has changed when the error comes) or "skip" (the whole step is left out and counted).
 
@@ -151,44 +105,57 @@ class Optimizer:
         lr: float | Schedule,
         *,
         normalize: str | None = None,
+        norm: float | str = 2,
         clip: float | None = None,
         floor: float | None = None,
         blocks: Any = None,
+        weight_decay: float | Mapping[str, float] = 0.0,
+        decay: str = "decoupled",
         nonfinite: str = "raise",
     ) -> None:
         self.rule = rule
         self.lr: Schedule = lr if callable(lr) else constant(lr)
-        self.normalizer = _normalizer(normalize, clip=clip, floor=floor)
+        self.norm = norm_of(norm)
+        self.normalizer = _normalizer(normalize, self.norm, clip=clip, floor=floor)
         self.normalize = normalize
-        if nonfinite not in ("raise", "skip"):
-            raise ValueError(f"nonfinite is 'raise' or 'skip', got {nonfinite!r}")
+        choose(dict.fromkeys(("raise", "skip")), nonfinite, "nonfinite policy")
         self.nonfinite = nonfinite
-        self._target = _target(params, blocks)
+        self._target = target_of(params, blocks)
         self._backend = backend_of(*self._target.tensors)
-        self._root_sizes = root_sizes(self._target.tensors, self._target.blocks, self._backend)
+        self._sizes = sizes_of(self._target.groups, self._backend)
+        self.decays = _decays(weight_decay, self._target.names)
+        """λ of each tensor."""
+        self.decay = _decay_order(decay, self.decays, normalize)
         self.steps = 0
         self.skipped = 0
         self.norms: BlockNorms | None = None
-        """Norms of the blocks of the last gradient, as it came; None before the first step."""
+        """Norms of the blocks of the last gradient; None before the first step."""
         self.state: dict[str, Any] = {
             n: rule.init(t) for n, t in zip(self._target.names, self._target.tensors, strict=True)
         }
-        self._stepper = None
+        self.memory: dict[str, Array] = {}
+        """What is remembered of each block, (B,) arrays; empty but for relatives that do."""
+        self._stepper: Stepper | None = None
         if isinstance(rule, FormulaRule):
             rule.check(self._target.tensors[0].dtype)
-            self._stepper = self._backend.stepper(
-                _step_formula(type(rule).formula), self._target.tensors, self._target.blocks
-            )
+            self._make_steppers(rule)
+
+    def _make_steppers(self, rule: FormulaRule) -> None:
+        """Bind the formulas of one step to the parameters."""
+        self._stepper = self._bind(*_STEPS[self.decay](rule.formula))
+
+    def _bind(self, *formulas: Callable[..., Any], outputs: tuple[str, ...] = ()) -> Stepper:
+        formula = parse_once(*formulas, outputs=outputs)
+        return self._backend.stepper(formula, self._target.tensors, self._target.groups)
 
     @property
-    def block_names(self) -> tuple[str, ...]:
+    def block_names(self) -> BlockNames:
         """The blocks, in the order of `norms`."""
-        return self._target.block_names
+        return BlockNames(self._target.groups)
 
-    @property
-    def blocks(self) -> tuple[tuple[int, ...], ...]:
-        """The positions of each block's tensors."""
-        return self._target.blocks
+    def measure(self, arrays: Sequence[Array]) -> BlockNorms:
+        """Return the norms of the blocks of arrays shaped like the parameters, (B,)."""
+        return self.norm.measure(self._backend, arrays, self._target.groups, self._sizes)
 
     def steps_on(self, params: Params) -> bool:
         """Tell whether it is these very parameters that this optimizer moves."""
@@ -207,34 +174,49 @@ class Optimizer:
         """
         grads = self._gradients(grad)
         lr = check_rate(self.lr(self.steps), f"the learning rate at step {self.steps}")
-        blocks, tensors = self._target.blocks, self._target.tensors
-        norms = self.norms = self._backend.block_norms(grads, blocks)
+        if self.decay == "before":
+            grads = self._decayed(grads)
+        norms = self.norms = self.measure(grads)
         if not self._finite(norms.root, "gradient", grads):
             return
-        lengths = None
-        if self.normalizer is not None:
-            sizes = self._backend.block_norms
-            lengths = self.normalizer.lengths(norms, self._root_sizes, lambda: sizes(tensors, blocks).values())
-            if not self._finite(lengths, "parameters", tensors):
-                return
-        if self._stepper is not None and isinstance(self.rule, FormulaRule):
-            self._formula_step(self.rule, grads, lr, norms, lengths)
-        else:
-            self._rule_step(grads, lr, norms, lengths)
+        lengths = self._lengths(norms)
+        if lengths is not None and not self._finite(lengths, "parameters", self._target.tensors):
+            return
+        self._move(grads, lr, norms, lengths)
         self.steps += 1
 
     def check(self) -> None:
         """Raise a non-finite error that a device has kept back; on the host errors come at once, so none is left."""
 
-    def _formula_step(
-        self, rule: FormulaRule, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None
+    def _lengths(self, norms: BlockNorms) -> Array | None:
+        """Return the lengths that the blocks are to have, (B,), or None for those that they have."""
+        if self.normalizer is None:
+            return None
+        return self.normalizer.lengths(norms, self._sizes, lambda: self.measure(self._target.tensors).values())
+
+    def _move(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:
+        """Let the rule see the blocks at their lengths, and step."""
+        if self._stepper is not None and isinstance(self.rule, FormulaRule):
+            self._run(self._stepper, self.rule, grads, {"lr": lr}, None if lengths is None else norms, lengths)
+        else:
+            self._rule_step(grads, lr, norms, lengths)
+
+    def _run(
+        self,
+        stepper: Stepper,
+        rule: FormulaRule,
+        grads: Sequence[Array],
+        scalars: Mapping[str, float],
+        norms: BlockNorms | None = None,
+        lengths: Array | None = None,
+        **columns: Sequence[Array],
     ) -> None:
-        """Run the rule's formula in place."""
-        assert self._stepper is not None
+        """Run a stepper that holds the rule's formula, in place, and count the step in the rule's state."""
         states = [self.state[name] for name in self._target.names]
-        columns = {"g": grads, "x": self._target.tensors, **{k: [s[k] for s in states] for k in rule.slots}}
-        scalars = {**rule.scalars(self.steps + 1), "lr": lr}
-        self._stepper(columns, scalars, None if lengths is None else norms, lengths)
+        slots = {k: [s[k] for s in states] for k in rule.slots}
+        decay = {"decay": self.decays} if self.decay in ("decoupled", "after") else {}
+        columns = {"g": grads, "x": self._target.tensors, **slots, **columns}
+        stepper(columns, {**rule.scalars(self.steps + 1), **decay, **scalars}, norms, lengths)
         for state in states:
             state["step"] = self.steps + 1
 
@@ -244,15 +226,22 @@ class Optimizer:
         if lengths is None:
             grads = [g.copy() for g in grads]  # the rule may keep it, the caller may reuse it
         else:
-            grads = self._backend.scale_blocks(grads, target.blocks, norms, lengths)
+            grads = self._backend.scale_blocks(grads, target.groups, norms, lengths)
+        if self.decay == "after":
+            grads = self._decayed(grads)
         results = [self.rule.update(self.state[n], g) for n, g in zip(target.names, grads, strict=True)]
         for name, t, (u, _) in zip(target.names, target.tensors, results, strict=True):
             if u.shape != t.shape or not np.can_cast(u.dtype, t.dtype, "same_kind"):
                 told = f"{u.dtype} of shape {u.shape} for {name}, which is {t.dtype} of shape {t.shape}"
                 raise ValueError(f"the rule returned a direction of {told}")
-        for name, t, (u, state) in zip(target.names, target.tensors, results, strict=True):
-            t -= lr * u
+        for name, t, λ, (u, state) in zip(target.names, target.tensors, self.decays, results, strict=True):
+            t -= lr * (u + λ * t if λ and self.decay == "decoupled" else u)
             self.state[name] = state
+
+    def _decayed(self, grads: Sequence[Array]) -> list[Array]:
+        """Return g + λx, in new arrays where λ is not 0."""
+        rows = zip(grads, self._target.tensors, self.decays, strict=True)
+        return [g + λ * x if λ else g for g, x, λ in rows]
 
     def _gradients(self, grad: Any) -> Sequence[Array]:
         """Return the gradient as one array a tensor, refused where it does not fit."""
@@ -285,7 +274,8 @@ class Optimizer:
             self.skipped += 1
             return False
         b = int(np.argmin(np.isfinite(per_block)))
-        members = self._target.blocks[b]
+        ends = np.cumsum([group.count for group in self._target.groups])
+        members = self._target.groups[int(np.searchsorted(ends, b, side="right"))].tensors
         bad = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
         where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
         verb = "are" if what.endswith("s") else "is"
@@ -297,8 +287,7 @@ class Optimizer:
     # Saving and loading
 
     def _partition(self) -> dict[str, list[str]]:
-        names = self._target.names
-        return {b: [names[i] for i in block] for b, block in zip(self.block_names, self._target.blocks, strict=True)}
+        return {group.label: [self._target.names[i] for i in group.tensors] for group in self._target.groups}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, as NumPy copies keyed by tensor name, with the partition."""
@@ -311,6 +300,7 @@ class Optimizer:
             "skipped": self.skipped,
             "blocks": self._partition(),
             "state": copied,
+            "memory": _map_arrays(lambda a: np.array(host(a)), self.memory),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -322,7 +312,7 @@ class Optimizer:
             Where rule, normalizer, partition, names, shapes or dtypes differ, naming the first that does.
         """
         mine = {"rule": type(self.rule).__name__, "normalize": self.normalize, "blocks": self._partition()}
-        missing = [key for key in (*mine, "state", "steps", "skipped") if key not in saved]
+        missing = [key for key in (*mine, "state", "steps", "skipped", "memory") if key not in saved]
         if missing:
             raise ValueError(f"the saved state is not whole: it lacks {', '.join(missing)}")
         for key in ("steps", "skipped"):
@@ -334,31 +324,56 @@ class Optimizer:
         for name, state in self.state.items():
             if name not in saved["state"]:
                 raise ValueError(f"the saved state is not whole: it lacks that of {name}")
-            here, there = dict(_arrays(state)), dict(_arrays(saved["state"][name]))
-            for key in {**here, **there}:
-                a, b = here.get(key), there.get(key)
-                if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
-                    told = [f"{x.dtype} of shape {x.shape}" if x is not None else "nothing" for x in (b, a)]
-                    raise ValueError(f"the saved state of {name}, {key}, is {told[0]}; here it is {told[1]}")
+            _check_alike(name, state, saved["state"][name])
+        _check_alike("the blocks", self.memory, saved["memory"])
         asarray = self._backend.asarray
         self.state = {n: _map_arrays(lambda a: asarray(np.array(a, order="C")), saved["state"][n]) for n in self.state}
+        self.memory = _map_arrays(lambda a: asarray(np.array(a)), saved["memory"])
         self.steps, self.skipped = saved["steps"], saved["skipped"]
 
     def __repr__(self) -> str:
         form = "" if self.normalize is None else f", normalize={self.normalize!r}"
-        return f"Optimizer({self.rule!r}{form}, {len(self._target.blocks)} blocks, {self.steps} steps)"
+        return f"Optimizer({self.rule!r}{form}, {len(self.block_names)} blocks, {self.steps} steps)"
 
 
-def _normalizer(normalize: str | None, **settings: float | None) -> Normalizer | None:
+def _normalizer(normalize: str | None, norm: Norm, **settings: float | None) -> Normalizer | None:
     """Return the normalizer of a name; a setting that it does not have is refused."""
-    given = {k: v for k, v in settings.items() if v is not None}
-    belongs = {"clip": "clip", "floor": "adaptive"}
+    given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+    belongs = {"clip": ("clip", "clip-global"), "floor": ("adaptive",)}
     for name in given:
-        if belongs[name] != normalize:
-            raise ValueError(f"{name} is a setting of normalize={belongs[name]!r}, not of {normalize!r}")
+        if normalize not in belongs[name]:
+            where = " or ".join(f"normalize={n!r}" for n in belongs[name])
+            raise ValueError(f"{name} is a setting of {where}, not of {normalize!r}")
         number(given[name], name)
-    made: Normalizer | None = None if normalize is None else choose(NORMALIZERS, normalize, "normalizer")(**given)
+    if normalize is None:
+        return None
+    if normalize in ("clip-global", "adaptive"):
+        given["norm"] = norm
+    made: Normalizer = choose(NORMALIZERS, normalize, "normalizer")(**given)
     return made
+
+
+def _decays(weight_decay: float | Mapping[str, float], names: Sequence[str]) -> tuple[float, ...]:
+    """Return λ of each tensor."""
+    if isinstance(weight_decay, Mapping):
+        table = {pattern: check_rate(λ, f"weight_decay[{pattern!r}]") for pattern, λ in weight_decay.items()}
+        return tuple(match_patterns(table, names, "weight_decay", default=0.0))
+    return (check_rate(weight_decay, "weight_decay"),) * len(names)
+
+
+def _decay_order(decay: str, decays: Sequence[float], normalize: str | None) -> str | None:
+    """Return where the decay enters, None where there is none; warn where it would be normalized away."""
+    choose(dict.fromkeys(order for order in _STEPS if order), decay, "order of weight decay")
+    if not any(decays):
+        return None
+    if decay == "before" and normalize in ("unit", "adaptive"):
+        warnings.warn(
+            "decay='before' is normalized together with the gradient: where the data gradient of a block vanishes, its "
+            "step no longer depends on λ; use decay='decoupled' or 'after'",
+            UserWarning,
+            stacklevel=4,
+        )
+    return decay
 
 
 def _map_arrays(function: Callable[[Array], Array], state: Any) -> Any:
@@ -371,6 +386,16 @@ def _map_arrays(function: Callable[[Array], Array], state: Any) -> Any:
         parts = [_map_arrays(function, v) for v in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     return copy.deepcopy(state)
+
+
+def _check_alike(name: str, mine: Any, theirs: Any) -> None:
+    """Refuse a saved state whose arrays differ from ours in name, shape or dtype."""
+    here, there = dict(_arrays(mine)), dict(_arrays(theirs))
+    for key in {**here, **there}:
+        a, b = here.get(key), there.get(key)
+        if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+            told = [f"{x.dtype} of shape {x.shape}" if x is not None else "nothing" for x in (b, a)]
+            raise ValueError(f"the saved state of {name}, {key}, is {told[0]}; here it is {told[1]}")
 
 
 def _arrays(state: Any, path: str = "state") -> Iterator[tuple[str, Array]]:

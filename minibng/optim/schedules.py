@@ -55,6 +55,99 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
     return lambda step: lr * factor ** sum(step >= m for m in ordered)
 
 
+def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
+    """Return half a cosine, lr(t) = final + (lr − final)·(1 + cos(πt/steps))/2, and ``final`` from ``steps`` on.
+
+    Loshchilov, Hutter, 2017, eq. 5, without restarts; `sequence` makes them.
+
+    Examples
+    --------
+    >>> rate = cosine(1.0, 100)
+    >>> rate(0), rate(50), rate(100)
+    (1.0, 0.5, 0.0)
+    """
+    lr, final = check_rate(lr), check_rate(final, "final")
+    steps = _count(steps, "steps")
+
+    def rate(step: int) -> float:
+        return final + (lr - final) * (1 + math.cos(math.pi * step / steps)) / 2 if step < steps else final
+
+    return rate
+
+
+def inverse_sqrt(lr: float, offset: float = 1.0) -> Schedule:
+    """Return lr(t) = lr·√(offset/(t + offset)): η ∝ 1/√t, with which theorem 2's bound falls as log T/√T.
+
+    Parameters
+    ----------
+    lr
+        The first rate.
+    offset
+        How many steps it takes to fall to lr/√2; positive.
+
+    Examples
+    --------
+    >>> rate = inverse_sqrt(1.0)
+    >>> rate(0), rate(3)
+    (1.0, 0.5)
+    """
+    lr, offset = check_rate(lr), number(offset, "offset")
+    if not 0 < offset < math.inf:
+        raise ValueError(f"offset must be positive and finite, got {offset}")
+    return lambda step: lr * math.sqrt(offset / (step + offset))
+
+
+def warm_up(schedule: Schedule | float, steps: int) -> Schedule:
+    """Return a schedule that first rises in a straight line: schedule(t)·min(1, (t + 1)/steps).
+
+    Examples
+    --------
+    >>> rate = warm_up(1.0, 4)
+    >>> [rate(t) for t in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    after, steps = schedule if callable(schedule) else constant(schedule), _count(steps, "steps")
+    return lambda step: after(step) * min(1.0, (step + 1) / steps)
+
+
+def sequence(*stages: tuple[int, Schedule | float] | Schedule | float) -> Schedule:
+    """Return one schedule after another, each of which counts its own steps from 0.
+
+    Parameters
+    ----------
+    *stages
+        ``(steps, schedule)`` pairs and, last, a schedule without end; numbers stand for constant rates.
+
+    Examples
+    --------
+    >>> rate = sequence((2, 1.0), (100, cosine(0.5, 100)), 0.01)
+    >>> rate(1), rate(2), rate(52), rate(102)
+    (1.0, 0.5, 0.25, 0.01)
+    """
+    if not stages or isinstance(stages[-1], tuple) or not all(isinstance(s, tuple) for s in stages[:-1]):
+        raise ValueError("a sequence is (steps, schedule) pairs and, last, a schedule without a number of steps")
+    parts: list[tuple[float, Schedule]] = []
+    for stage in stages:
+        length, schedule = (_count(stage[0], "steps"), stage[1]) if isinstance(stage, tuple) else (math.inf, stage)
+        parts.append((length, schedule if callable(schedule) else constant(schedule)))
+
+    def rate(step: int) -> float:
+        for length, schedule in parts:
+            if step < length:
+                return schedule(step)
+            step -= int(length)
+        raise AssertionError("the last stage has no end")
+
+    return rate
+
+
+def _count(value: Any, what: str) -> int:
+    """Return a number of steps, refused where it is not a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what} must be a positive whole number, got {value!r}")
+    return int(value)
+
+
 def check_rate(lr: float, where: str = "lr") -> float:
     """Return a learning rate as a float, refused where it is negative, infinite or not a number."""
     rate = number(lr, where)

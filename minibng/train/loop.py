@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from minibng.autodiff import value_and_grad
 from minibng.backend import Array, HostArray, backend_of
 from minibng.data import Split, batches
-from minibng.optim import NonFiniteError, Optimizer
+from minibng.optim import Accumulator, NonFiniteError, Optimizer
 from minibng.params import Params
 from minibng.train.metrics import Evaluate, score
 from minibng.train.progress import progress
@@ -46,7 +46,7 @@ class History:
     recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ as the gradient came and ‖Δx^i‖ of the step.
     """
 
-    blocks: tuple[str, ...]
+    blocks: Sequence[str]
     epochs: list[Epoch] = field(default_factory=list)
     step_losses: HostArray = field(default_factory=lambda: np.empty(0))
     gradient_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
@@ -108,6 +108,7 @@ def fit(
     batch: int = 128,
     seed: int = 0,
     *,
+    micro_batch: int | None = None,
     drop_last: bool = False,
     record_norms: bool = False,
     on_epoch: Callable[[Epoch], Any] | None = None,
@@ -133,6 +134,9 @@ def fit(
         Passes over the training set, and samples a step.
     seed
         Of the shuffling: the order depends on (seed, epoch) alone.
+    micro_batch
+        Samples a pass, at most ``batch``: gradients of that many samples at a time are averaged, then normalized once.
+        It is the same step for a mean loss, in less memory. (A layer that mixes samples sees the smaller batch.)
     drop_last
         Leave out a last, partial batch.
     record_norms
@@ -150,17 +154,20 @@ def fit(
     Raises
     ------
     ValueError
-        For a number of epochs below 0, an optimizer made on other parameters, and as `data.batches`.
+        For a number of epochs below 0, a micro-batch that is no part of a batch, an optimizer made on other parameters,
+        and as `data.batches`.
     """
     if not isinstance(split, Split):
         raise TypeError(f"fit takes a Split, with .train, .val and .test, got {type(split).__name__}")
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
+    if micro_batch is not None and not 1 <= micro_batch <= batch:
+        raise ValueError(f"micro_batch must lie in 1 … {batch}, the batch size, got {micro_batch}")
     if not opt.steps_on(params):
         raise ValueError("the optimizer was made on other parameters than those to train: make it on these")
     batches(split.train, batch, seed=seed, drop_last=drop_last)  # refuses what makes no sense before anything is run
     training, evaluate = _losses(model, loss)
-    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms)
+    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms, micro_batch)
     bar = progress(range(epochs), what="epochs", show=show)
     run.measure(0, evaluate, split, on_epoch)
     for epoch in bar:
@@ -180,9 +187,11 @@ def fit(
 class _Run:
     """One training run in progress: its step, its clock and its history."""
 
-    def __init__(self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool) -> None:
+    def __init__(
+        self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool, micro_batch: int | None
+    ) -> None:
         self.value_and_grad, self.params, self.opt = step, params, opt
-        self.history, self.record_norms = history, record_norms
+        self.history, self.record_norms, self.micro_batch = history, record_norms, micro_batch
         self.backend = backend_of(params.flat)
         self.seconds = 0.0
         self.losses: list[Any] = []
@@ -194,7 +203,7 @@ class _Run:
         before = self.params.flat.copy() if self.record_norms else None
         start = time.process_time()
         with np.errstate(over="ignore", invalid="ignore"):
-            value, grad = self.value_and_grad(self.params, self.backend.asarray(x), self.backend.asarray(y))
+            value, grad = self.gradient(x, y)
             self.opt.step(grad)
         self.seconds += time.process_time() - start
         self.losses.append(value)
@@ -202,7 +211,22 @@ class _Run:
             before -= self.params.flat
             views = list(self.params.layout.views(before).values())
             self.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
-            self.update_norms.append(self.backend.to_host(self.backend.block_norms(views, self.opt.blocks).values()))
+            self.update_norms.append(self.backend.to_host(self.opt.measure(views).values()))
+
+    def gradient(self, x: HostArray, y: HostArray) -> tuple[Any, Params]:
+        """Return loss and gradient of a batch, in one pass or a micro-batch at a time."""
+        n, asarray = len(x), self.backend.asarray
+        size = self.micro_batch or n
+        if size >= n:
+            value, grad = self.value_and_grad(self.params, asarray(x), asarray(y))
+            return value, grad
+        total, values = Accumulator(), 0.0
+        for start in range(0, n, size):
+            part = slice(start, start + size)
+            value, grad = self.value_and_grad(self.params, asarray(x[part]), asarray(y[part]))
+            total.add(grad, weight=len(x[part]))
+            values = values + value * (len(x[part]) / n)
+        return values, total.mean()
 
     def measure(self, epoch: int, evaluate: Evaluate, split: Split, on_epoch: Any) -> Epoch:
         """Measure the whole splits at the end of an epoch; a run that diverged has no numbers."""

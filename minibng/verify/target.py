@@ -96,7 +96,7 @@ class Target:
             ``optim.AdamNG``, say; or a function, list of arrays → list of arrays.
         name
             What to call it; by default as Python does.
-        options
+        **options
             Settings of the optimizer (``momentum=0.5``), or of the target of a normalizer (``dtypes=("float64",)``).
         """
         name = name or subject.__name__
@@ -187,7 +187,7 @@ NORMALIZER = (
 
 def promised(optimizer: Optimizer) -> tuple[str, ...]:
     """Return the laws, by name, that theory promises of an optimizer: by its normalizer and its rule."""
-    known = type(optimizer.rule) in rules.PAPER_RULES
+    known = type(optimizer.rule) in rules.RULES
     straight = isinstance(optimizer.rule, (rules.SGD, rules.Momentum))
     if optimizer.normalize is None:
         return RAW if known else ("inputs-preserved", "resume")

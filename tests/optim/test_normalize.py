@@ -262,7 +262,7 @@ def test_the_root_mean_square_can_be_made_one():
     g = [np.array([3.0, 4.0]), np.zeros(3)]
     unit, zero = normalize_blocks(g, norm="rms")
     assert np.isclose(np.sqrt(np.mean(unit**2)), 1) and not zero.any()
-    with pytest.raises(ValueError, match="norm is 2 or 'rms', got 3"):
+    with pytest.raises(ValueError, match="norm is 2, 'rms', 1 or inf, got 3"):
         normalize_blocks(g, norm=3)
 
 

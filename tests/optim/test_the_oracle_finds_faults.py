@@ -29,8 +29,8 @@ def disagreement(kit, name, form, steps=10):
 def planted_lengths(fault):
     """A `lengths` that answers with a fault: one factor a block too much or too little."""
 
-    def lengths(self, norms, root_sizes, parameters):
-        return fault(norms.values(), parameters(), root_sizes**2)
+    def lengths(self, norms, sizes, parameters):
+        return fault(norms.values(), parameters(), sizes)
 
     return lengths
 

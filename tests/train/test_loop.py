@@ -179,3 +179,25 @@ def test_a_dataset_in_place_of_a_split_is_refused(split):
     model, params, opt, loss, _ = setting(split)
     with pytest.raises(TypeError, match="fit takes a Split"):
         train.fit(model, params, opt, loss, split.train)
+
+
+def test_micro_batches_take_the_steps_of_the_whole_batch(split):
+    wide = [Dataset(part.x.astype("float64"), part.y, 3) for part in (split.train, split.val, split.test)]
+    split = Split(*wide, name="toy", classes=3, source="in double precision")
+    model = nn.models.mlp(4, [5, 5], 3, "tanh")
+    ends, losses = {}, {}
+    for micro in (None, 20, 7, 1):
+        params = model.init(seed=0, dtype="float64")
+        opt = optim.MomentumNG(params, lr=0.05)
+        history = train.fit(model, params, opt, nn.cross_entropy, split, 3, 20, micro_batch=micro)
+        ends[micro], losses[micro] = params.flat, history.step_losses
+    np.testing.assert_array_equal(ends[20], ends[None])
+    for micro in (7, 1):
+        np.testing.assert_allclose(ends[micro], ends[None], rtol=0, atol=1e-13)
+        np.testing.assert_allclose(losses[micro], losses[None], rtol=1e-13)
+
+
+@pytest.mark.parametrize("micro", [0, 17, -1])
+def test_a_micro_batch_is_part_of_a_batch(split, micro):
+    with pytest.raises(ValueError, match=f"micro_batch must lie in 1 … 16, the batch size, got {micro}"):
+        train.fit(*setting(split), batch=16, micro_batch=micro)

@@ -1,0 +1,87 @@
+"""Micro-batches: gradients of parts of a batch, put together before they are normalized."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minibng.backend import Array
+from minibng.optim.schedules import number
+from minibng.params import Params
+
+
+class Accumulator:
+    """Averages gradients of micro-batches: Σ n_k g_k / Σ n_k, the gradient of a mean loss over the whole batch.
+
+    Normalize once, what comes out: the average of normalized gradients is another direction (theory, "what fails").
+
+    Examples
+    --------
+    >>> total = Accumulator()
+    >>> total.add([np.array([1.0])], weight=3)
+    >>> total.add([np.array([5.0])], weight=1)
+    >>> total.mean()
+    [array([2.])]
+    """
+
+    def __init__(self) -> None:
+        self._total: Any = None
+        self._weight = 0.0
+
+    def add(self, grad: Params | Sequence[Array], weight: float = 1.0) -> None:
+        """Add a gradient; ``weight`` is the number of its samples. The gradient is neither kept nor changed.
+
+        Raises
+        ------
+        ValueError
+            Where names, shapes or dtypes are not those of the others, or the weight is not positive.
+        """
+        weight = number(weight, "weight")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weight must be positive and finite, got {weight}")
+        if not isinstance(grad, (Params, list, tuple)):
+            raise TypeError(f"a gradient is a Params or a list of arrays, got {type(grad).__name__}")
+        if self._total is None:
+            scaled = [np.multiply(g, weight, out=np.empty_like(g)) for g in _leaves(grad)]
+            self._total = grad.__rebuild__(scaled) if isinstance(grad, Params) else scaled
+        else:
+            self._check(grad)
+            for s, g in zip(_leaves(self._total), _leaves(grad), strict=True):
+                np.add(s, weight * g, out=s)
+        self._weight += weight
+
+    def _check(self, grad: Any) -> None:
+        """Refuse a gradient that is not of the same kind as those before."""
+        kinds = [type(g).__name__ if isinstance(g, Params) else "list" for g in (self._total, grad)]
+        wrong = None if kinds[0] == kinds[1] else f"one is a {kinds[0]}, the other a {kinds[1]}"
+        if kinds == ["Params", "Params"]:
+            wrong = self._total.layout.difference(grad.layout)
+        told = [", ".join(f"{a.dtype} {a.shape}" for a in _leaves(g)) for g in (self._total, grad)]
+        if wrong is None and told[0] != told[1]:
+            wrong = f"one is {told[0]}, the other {told[1]}"
+        if wrong is not None:
+            raise ValueError(f"gradients of one batch have one structure: {wrong}")
+
+    def mean(self) -> Any:
+        """Return the average, with the structure of the gradients, and start anew.
+
+        Raises
+        ------
+        ValueError
+            Where nothing was added.
+        """
+        if self._total is None:
+            raise ValueError("there is no gradient to average: add one first")
+        mean, weight = self._total, self._weight
+        self._total, self._weight = None, 0.0
+        for s in _leaves(mean):
+            np.divide(s, weight, out=s)
+        return mean
+
+
+def _leaves(grad: Any) -> list[Array]:
+    """Return a gradient's arrays."""
+    return list(grad.__leaves__()) if isinstance(grad, Params) else list(grad)
