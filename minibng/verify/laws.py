@@ -239,13 +239,13 @@ def idle_block(target: Target, walk: Walk, block: int) -> None:
 # I9 to I11: steps
 
 
-@law("I9", "‖u_t^i‖ ≤ 1 + μ + … + μ^(t−1)", DERIVED, strategies.schedules, bounds.walked, steps=True)
+@law("I9", "‖u_t^i‖ ≤ 1 + μ + … + μ^(t−1); Nesterov: one term more", DERIVED, strategies.schedules, bounds.walked, steps=True)
 def step_length(target: Target, walk: Walk, repeated: bool, rates: tuple[int, ...]) -> None:
     """SGD-NG takes steps of lr, heavy ball of at most lr·(1 − μᵗ)/(1 − μ), reached if the direction stays."""
     ends = target.path(walk, lambda step: 2.0 ** rates[step], anchored=True)
     for t, (gradient, x) in enumerate(zip(walk.gradients, ends, strict=True), 1):
         lr = 2.0 ** rates[t - 1]
-        most = sum(target.momentum**k for k in range(t))
+        most = sum(target.momentum**k for k in range(t + target.ahead))
         for i, g, v in _nonzero(gradient, x):
             u = -v.astype(np.longdouble) / lr
             slack = most * bounds.walked(g.dtype, g.size, t, lr)

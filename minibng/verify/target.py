@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from minibng.backend import HostArray
-from minibng.optim import Optimizer, rules
+from minibng.optim import NamedOptimizer, Optimizer, rules
 from minibng.optim.normalize import Adaptive
 from minibng.verify.example import Gradient, Violation, Walk, join
 
@@ -64,7 +64,9 @@ class Target:
         ``make(params, lr, blocks)`` → `Stepping`; ``params`` is a list of arrays that it may write to, ``lr`` a number
         or a function of the number of finished steps, ``blocks`` the partition, as tuples of positions.
     momentum
-        μ of a heavy ball; 0 for a rule without memory.
+        μ of a heavy ball or of Nesterov's method; 0 for a rule without memory.
+    ahead
+        1 for Nesterov's method, whose direction has one term more than the heavy ball's.
     floor
         Adaptive NG's floor; None where the step does not depend on x.
 
@@ -84,6 +86,7 @@ class Target:
     normalize: Normalize | None = None
     make: Make | None = None
     momentum: float = 0.0
+    ahead: int = 0
     floor: float | None = None
 
     @classmethod
@@ -112,7 +115,8 @@ class Target:
             name,
             promises=promised(probe),
             make=make,
-            momentum=probe.rule.hyper["momentum"] if isinstance(probe.rule, rules.Momentum) else 0.0,
+            momentum=probe.rule.hyper["momentum"] if isinstance(probe.rule, (rules.Momentum, rules.Nesterov)) else 0.0,
+            ahead=int(isinstance(probe.rule, rules.Nesterov)),
             floor=probe.normalizer.floor if isinstance(probe.normalizer, Adaptive) else None,
         )
 
@@ -187,8 +191,12 @@ NORMALIZER = (
 
 def promised(optimizer: Optimizer) -> tuple[str, ...]:
     """Return the laws, by name, that theory promises of an optimizer: by its normalizer and its rule."""
+    plain = isinstance(optimizer, NamedOptimizer) and optimizer.norm.name == 2 and not optimizer.decay
+    if not plain or optimizer.normalize == "clip-global":
+        return ("inputs-preserved", "resume")  # of relatives, other norms and weight decay not much is told yet
     known = type(optimizer.rule) in rules.RULES
-    straight = isinstance(optimizer.rule, (rules.SGD, rules.Momentum))
+    straight = isinstance(optimizer.rule, (rules.SGD, rules.Momentum, rules.Nesterov))
+    ahead = isinstance(optimizer.rule, rules.Nesterov)
     if optimizer.normalize is None:
         return RAW if known else ("inputs-preserved", "resume")
     names = ODD if known else ALWAYS
@@ -198,7 +206,9 @@ def promised(optimizer: Optimizer) -> tuple[str, ...]:
     if known:
         names += ("finite", "loss-scale-first-step")
     if straight and optimizer.normalize == "unit":
-        return tuple(dict.fromkeys([*names, *STRAIGHT, *NORMALIZER, "step-length"]))
+        return tuple(dict.fromkeys([*names, *STRAIGHT, *([] if ahead else NORMALIZER), "step-length"]))
+    if ahead:
+        return (*names, *STRAIGHT, "adaptive-scaling")
     if straight:
         return (*names, *STRAIGHT, "adaptive-length", "adaptive-scaling")
     if known and optimizer.normalize == "adaptive":

@@ -12,7 +12,7 @@ from minibng.optim.forms import FORMS
 from minibng.verify import LAWS, Gradient, Target, Violation, bounds, run, search, strategies
 from minibng.verify.laws import Law
 
-RULES = ("SGD", "Momentum", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+RULES = tuple(rule.__name__ for rule in optim.rules.RULES)
 
 
 def normalize_blocks(blocks):
