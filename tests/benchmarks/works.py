@@ -1,7 +1,8 @@
-"""The works that are timed: each returns our step and a peer's, on the same numbers."""
+"""The works that are timed: our step and a peer's, on the same numbers."""
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from minibng import nn, optim
 
 Step = Callable[[], object]
 DEPTH, WIDTH, BATCH = 12, 100, 128
+WIDTHS = [784, *[WIDTH] * DEPTH, 10]
 ENTRIES, BLOCKS = 10_000_000, 60
 
 
@@ -18,7 +20,8 @@ def _batch() -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((BATCH, 784)).astype("float32"), rng.integers(0, 10, BATCH)
 
 
-def _our_mlp() -> Step:
+def our_mlp() -> Step:
+    """784-[100]×12-10, batch 128, one Adam step."""
     x, y = _batch()
     model = nn.models.mlp(784, [WIDTH] * DEPTH, 10)
     params = model.init(0)
@@ -27,32 +30,30 @@ def _our_mlp() -> Step:
     return lambda: opt.step(step(params, x, y)[1])
 
 
-def mlp12_torch() -> tuple[Step, Step]:
-    """784-[100]×12-10, batch 128, one Adam step, against PyTorch."""
+def torch_mlp() -> Step:
+    """The same in PyTorch, eager."""
     import torch
 
     x, y = map(torch.tensor, _batch())
-    widths = [784, *[WIDTH] * DEPTH]
-    layers = [m for a, b in pairwise(widths) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    layers = [m for a, b in pairwise(WIDTHS[:-1]) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, 10))
     opt, loss = torch.optim.Adam(net.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss()
 
-    def theirs() -> None:
+    def step() -> None:
         opt.zero_grad()
         loss(net(x), y).backward()
         opt.step()
 
-    return _our_mlp(), theirs
+    return step
 
 
-def mlp12_autograd() -> tuple[Step, Step]:
-    """The same, with HIPS autograd's gradients and our Adam on plain arrays."""
+def autograd_mlp() -> Step:
+    """The same with HIPS autograd's gradients, and our Adam on plain arrays."""
     import autograd
     import autograd.numpy as anp
 
     x, y = _batch()
-    flat = nn.models.mlp(784, [WIDTH] * DEPTH, 10).init(0)
-    arrays = [a.copy() for _, a in flat.items()]
+    arrays = [a.copy() for _, a in nn.models.mlp(784, [WIDTH] * DEPTH, 10).init(0).items()]
 
     def loss(arrays):
         h = x
@@ -63,7 +64,37 @@ def mlp12_autograd() -> tuple[Step, Step]:
         return anp.mean(anp.log(anp.sum(anp.exp(z), axis=1)) - z[np.arange(BATCH), y])
 
     gradient, opt = autograd.grad(loss), optim.Adam(arrays, lr=1e-3)
-    return _our_mlp(), lambda: opt.step([np.asarray(g, dtype="float32") for g in gradient(arrays)])
+    return lambda: opt.step([np.asarray(g, dtype="float32") for g in gradient(arrays)])
+
+
+def jax_mlp() -> Step:
+    """The same in JAX and optax, the whole step compiled; compilation is not timed."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    x, y = map(jnp.asarray, _batch())
+    arrays = [jnp.asarray(a) for _, a in nn.models.mlp(784, [WIDTH] * DEPTH, 10).init(0).items()]
+    opt = optax.adam(1e-3)
+
+    def loss(arrays):
+        h = x
+        for w, b in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
+            h = jax.nn.relu(h @ w + b)
+        return optax.softmax_cross_entropy_with_integer_labels(h @ arrays[-2] + arrays[-1], y).mean()
+
+    @jax.jit
+    def update(arrays, state):
+        changes, state = opt.update(jax.grad(loss)(arrays), state)
+        return optax.apply_updates(arrays, changes), state
+
+    now = [arrays, opt.init(arrays)]
+
+    def step() -> None:
+        now[:] = update(*now)
+        jax.block_until_ready(now)
+
+    return step
 
 
 def _arrays() -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -72,14 +103,30 @@ def _arrays() -> tuple[list[np.ndarray], list[np.ndarray]]:
     return x, g
 
 
-def _our_step(name: str) -> Step:
-    x, g = _arrays()
-    opt = optim.get(name)(x, lr=1e-3)
-    return lambda: opt.step(g)
+def our_step(name: str) -> Callable[[], Step]:
+    """One step of an optimizer on 10 M entries in 60 blocks."""
+
+    def make() -> Step:
+        x, g = _arrays()
+        opt = optim.get(name)(x, lr=1e-3)
+        return lambda: opt.step(g)
+
+    return make
 
 
-def adam_ng_torch() -> tuple[Step, Step]:
-    """AdamNG on 10 M entries in 60 blocks, against torch.optim.Adam after torch._foreach_norm and _div_."""
+def our_units(blocks: str) -> Callable[[], Step]:
+    """One AdamNG step on 60 matrices of 408 × 408, by matrices or by their columns."""
+
+    def make() -> Step:
+        x, g = ([a[: 408 * 408].reshape(408, 408) for a in arrays] for arrays in _arrays())
+        opt = optim.AdamNG(x, lr=1e-3, blocks=blocks)
+        return lambda: opt.step(g)
+
+    return make
+
+
+def torch_adam_ng() -> Step:
+    """torch.optim.Adam after torch._foreach_norm and _div_, on the same arrays."""
     import torch
 
     x, g = _arrays()
@@ -88,28 +135,33 @@ def adam_ng_torch() -> tuple[Step, Step]:
         p.grad = torch.tensor(a)
     opt = torch.optim.Adam(params, lr=1e-3)
 
-    def theirs() -> None:
+    def step() -> None:
         grads = [p.grad for p in params]
         torch._foreach_div_(grads, torch._foreach_norm(grads))
         opt.step()
 
-    return _our_step("adam-ng"), theirs
+    return step
 
 
-def cost_of_ng(rule: str) -> Callable[[], tuple[Step, Step]]:
-    """The normalized rule against the raw one, both ours, on the same 10 M entries."""
+class Work(NamedTuple):
+    """What is timed: how each side's step is made, whose the other side is, and the ratio aimed at."""
 
-    def make() -> tuple[Step, Step]:
-        return _our_step(f"{rule}-ng"), _our_step(rule)
+    ours: Callable[[], Step]
+    theirs: Callable[[], Step]
+    peer: str
+    target: float | None
 
-    return make
 
-
-WORKS: dict[str, tuple[Callable[[], tuple[Step, Step]], str, float | None]] = {
-    "mlp12": (mlp12_torch, "torch", 0.8),
-    "mlp12 autograd": (mlp12_autograd, "autograd", 0.5),
-    "adam-ng 10M": (adam_ng_torch, "torch", 1.0),
-    "cost of NG, adam": (cost_of_ng("adam"), "", 1.15),
-    "cost of NG, momentum": (cost_of_ng("momentum"), "", None),
+WORKS = {
+    "mlp12": Work(our_mlp, torch_mlp, "torch", 0.8),
+    "mlp12 autograd": Work(our_mlp, autograd_mlp, "autograd", 0.5),
+    "mlp12 jax": Work(our_mlp, jax_mlp, "jax", None),
+    "adam-ng 10M": Work(our_step("adam-ng"), torch_adam_ng, "torch", 1.0),
+    "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
+    "cost of NG, momentum": Work(our_step("momentum-ng"), our_step("momentum"), "", None),
+    "cost of units": Work(our_units("unit"), our_units("tensor"), "", None),
 }
-"""Name → how to make it, the peer that it needs, and the target ratio."""
+"""What can be timed, by name."""
+
+MEMORY = {"mlp12": 1.2}
+"""Works whose peak memory is measured too, and the ratio aimed at."""
