@@ -67,8 +67,8 @@ def _rate(text: str) -> float:
     return value
 
 
-DATASET = _one_of(data.DATASETS, "data set")
-ACTIVATION = _one_of(nn.ACTIVATIONS, "activation")
+DATASET = _one_of({name: entry for name, entry in data.DATASETS.items() if entry.classes}, "data set to classify")
+ACTIVATION = _one_of(mlp.ACTIVATIONS, "activation")
 SCHEDULE = _one_of(mlp.SCHEDULES, "schedule")
 
 
@@ -121,9 +121,9 @@ def _add_comparing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("experiment", type=_one_of(EXPERIMENTS, "experiment"), help=", ".join(EXPERIMENTS))
     add("--full", action="store_true", help="every optimizer, depth and activation; fresh seeds for the report")
-    add("--dataset", **_listed(DATASET), help="digits (default), mnist5k; here and below, several are compared apart")
+    add("--dataset", **_listed(DATASET), help="digits (default), mnist5k, mnist1d, …; here and below, several are compared apart")
     add("--depth", **_listed(_whole(1)), help="hidden layers, default 6")
-    add("--activation", **_listed(ACTIVATION), help="sigmoid (default), tanh, relu")
+    add("--activation", **_listed(ACTIVATION), help="sigmoid (default), tanh, relu, leaky_relu, gelu")
     add("--schedule", **_listed(SCHEDULE), help="constant, step (default: both)")
     add("--optimizers", **_listed(_optimizer), help="names, see minibng list")
     add("--seeds", type=_whole(1), help="number of seeds, default 5; below that nothing is decided")

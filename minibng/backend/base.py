@@ -42,8 +42,8 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The name of one block, or "name[0…n−1]" for several."""
-        return self.name if self.count == 1 else f"{self.name}[0…{self.count - 1}]"
+        """The name of the only block, or "name[0…n−1]" for several."""
+        return self.name if self.count < 2 else f"{self.name}[0…{self.count - 1}]"
 
     @classmethod
     def whole(cls, name: str, tensors: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> "Group":

@@ -226,7 +226,8 @@ def _column_scaler(group: Group, norms: BlockNorms, lengths: Array, kept: HostAr
 
         def sign_scaler(g: HostArray, box: Box, out: HostArray) -> HostArray:
             np.sign(g, out=out)
-            return np.multiply(out, signed[box.first : box.last], out=out, casting="same_kind")
+            np.multiply(out, signed[box.first : box.last], out=out, casting="same_kind")
+            return out
 
         return sign_scaler
     factors = np.divide(length, root, out=np.zeros_like(root), where=root > 0)

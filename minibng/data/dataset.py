@@ -111,11 +111,11 @@ class Split:
     Attributes
     ----------
     train, val, test
-        The parts, each with ``x`` of shape (N, D) and ``y`` of shape (N,).
+        The parts, each with ``x`` of shape (N, D) and ``y`` of shape (N,), or (N, 1) for a regression.
     name
         The name that `load` knows it by.
     classes
-        The number of classes K.
+        The number of classes K; None for a regression.
     source
         One line: where the data come from and what was done to them.
 
@@ -131,7 +131,7 @@ class Split:
     val: Dataset
     test: Dataset
     name: str
-    classes: int
+    classes: int | None
     source: str
 
 

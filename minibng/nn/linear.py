@@ -47,7 +47,8 @@ class Linear(Layer):
     bias
         Whether there is a b.
     init
-        Of W: "he" (default), "xavier", "zeros" or a function (rng, shape) → array. b starts at zero.
+        Of W: a name in `nn.init.INITIALIZERS` ("he" is the default) or a function (rng, shape) → array. b starts at
+        zero.
 
     Raises
     ------

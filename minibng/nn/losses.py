@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,42 +11,73 @@ import numpy as np
 from minibng.autodiff import fused, ops, raw
 from minibng.backend import Array, backend_of
 
-
-def _rows(logits: Array, labels: Array) -> tuple[Array, Array, Any]:
-    """Return logits as (N, K), labels as (N,) and the index of each row's target."""
-    z, t = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    return z, t, (backend_of(z).xp.arange(t.shape[0]), t)
+# Cross-entropy ---------------------------------------------------------------------------------------------------
 
 
-def _forward(logits: Array, labels: Array) -> tuple[Array, Array]:
-    z, t, target = _rows(logits, labels)
+def _targets(logits: Array, labels: Array, ignore: int | None) -> tuple[Any, Any, Any]:
+    """Return the index of each row's target, which rows count (None: all) and how many do."""
+    t = labels.reshape(-1)
+    rows = backend_of(t).xp.arange(t.shape[0])
+    if ignore is None:
+        return (rows, t), None, t.shape[0]
+    counts = t != ignore
+    return (rows, np.where(counts, t, 0)), counts, np.sum(counts, dtype=logits.dtype)
+
+
+def _forward(logits: Array, labels: Array, smoothing: float = 0.0, ignore: int | None = None) -> tuple[Array, Any]:
+    target, counts, n = _targets(logits, labels, ignore)
+    z = logits.reshape(-1, logits.shape[-1])
     z = z - np.max(z, axis=1, keepdims=True)
-    picked = z[target]
+    aimed = z[target]
+    if smoothing:
+        aimed = (1 - smoothing) * aimed + smoothing / z.shape[1] * np.sum(z, axis=1)
     p = np.exp(z, out=z)
     total = np.sum(p, axis=1, keepdims=True)
     p /= total
-    return np.sum(np.log(total[:, 0]) - picked) / t.shape[0], p
+    losses = np.log(total[:, 0]) - aimed
+    return np.sum(losses if counts is None else np.where(counts, losses, 0)) / n, (p, target, counts, n)
 
 
-def _backward(g: Array, y: Array, p: Array, argnums: Sequence[int], logits: Array, labels: Array) -> list[Any]:
-    _, t, target = _rows(logits, labels)
-    scale = g / t.shape[0]
+def _backward(
+    g: Array,
+    y: Array,
+    residual: Any,
+    argnums: Sequence[int],
+    logits: Array,
+    labels: Array,
+    smoothing: float = 0.0,
+    ignore: int | None = None,
+) -> list[Any]:
+    p, target, counts, n = residual
+    scale = g / n
     d = p * scale
-    d[target] -= scale
-    return [d.reshape(logits.shape), None]
+    if smoothing:
+        d -= smoothing / p.shape[1] * scale
+    d[target] -= (1 - smoothing) * scale
+    return [(d if counts is None else np.where(counts[:, None], d, 0)).reshape(logits.shape), None]
 
 
 @fused(_forward, _backward)
-def _softmax_cross_entropy(logits: Array, labels: Array) -> Array:
-    """Return the mean of logsumexp(z) − z[label] over the rows."""
+def _softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0, ignore: int | None = None) -> Array:
+    """Return the mean of logsumexp(z) − (1−ε)·z[label] − ε·mean(z) over the rows that count."""
+    target, counts, n = _targets(logits, labels, ignore)
     z = ops.reshape(logits, (-1, logits.shape[-1]))
-    t = labels.reshape(-1)
-    target = (backend_of(t).xp.arange(t.shape[0]), t)
-    return ops.mean(ops.logsumexp(z, axis=1) - z[target])
+    if counts is not None:
+        z = ops.where(counts[:, None], z, 0)  # nothing that stands in an ignored row reaches the derivatives
+    aimed = z[target]
+    if smoothing:
+        aimed = (1 - smoothing) * aimed + smoothing * ops.mean(z, axis=1)
+    losses = ops.logsumexp(z, axis=1) - aimed
+    return ops.sum(losses if counts is None else ops.where(counts, losses, 0)) / n
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(
+    logits: Array, labels: Array, *, label_smoothing: float = 0.0, ignore_index: int | None = None
+) -> Array:
     """Return the mean negative log-likelihood, −(1/N) Σ log softmax(logits)[label], in nats.
+
+    With label smoothing ε (Szegedy et al., 2016, section 7) the target of a sample is not its label alone but
+    (1−ε)·onehot(label) + ε/K, so that its loss is −(1−ε) log p[label] − (ε/K) Σₖ log p[k].
 
     Parameters
     ----------
@@ -53,11 +85,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         (…, K), floating point; any finite size is safe.
     labels
         (…), integers in 0 … K−1.
+    label_smoothing
+        ε, from 0 (default) to 1.
+    ignore_index
+        A label whose samples do not count: no loss, no gradient, and the mean is over the others. It may lie outside
+        0 … K−1. None (default): all count.
 
     Raises
     ------
     ValueError
-        Where the shapes do not fit, or the batch is empty.
+        Where the shapes do not fit, the batch is empty or all of it is ignored (checked on the host), or the label
+        smoothing lies outside [0, 1].
     TypeError
         Where the labels are not integers.
     IndexError
@@ -67,7 +105,34 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     --------
     >>> cross_entropy(np.zeros((2, 10)), np.array([3, 7])).item()
     2.302585092994046
+    >>> z = np.log([[0.8, 0.2], [0.5, 0.5]])
+    >>> round(cross_entropy(z, np.array([0, -1]), ignore_index=-1).item(), 4)  # −log 0.8
+    0.2231
     """
+    _check_labels(logits, labels)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+    options: dict[str, Any] = {"smoothing": float(label_smoothing)} if label_smoothing else {}
+    checked = labels
+    if ignore_index is not None:
+        options["ignore"] = ignore_index = operator.index(ignore_index)
+        checked = np.where(labels == ignore_index, 0, labels)
+        if _on_host(labels) and np.all(labels == ignore_index):
+            raise ValueError(
+                f"all {labels.size} labels are {ignore_index}, the ignored one: there is nothing to average"
+            )
+    backend_of(labels).check_indices(checked, logits.shape[-1], f"labels for {logits.shape[-1]} classes")
+    with np.errstate(over="ignore"):  # a difference of logits may be −inf: its exponential is 0
+        return _softmax_cross_entropy(logits, labels, **options)
+
+
+def is_label_array(x: Any) -> bool:
+    """Tell whether x is an array of integers."""
+    return getattr(getattr(x, "dtype", None), "kind", "") in ("i", "u")
+
+
+def _check_labels(logits: Array, labels: Array) -> None:
+    """Refuse labels that are no integers (…), one for each row of the logits (…, K), and an empty batch."""
     shape = logits.shape
     if not is_label_array(labels):
         raise TypeError(f"labels are integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
@@ -75,14 +140,37 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}")
     if labels.size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
-    backend_of(labels).check_indices(labels, shape[-1], f"labels for {shape[-1]} classes")
-    with np.errstate(over="ignore"):  # a difference of logits may be −inf: its exponential is 0
-        return _softmax_cross_entropy(logits, labels)
 
 
-def is_label_array(x: Any) -> bool:
-    """Tell whether x is an array of integers."""
-    return getattr(getattr(x, "dtype", None), "kind", "") in ("i", "u")
+def _on_host(x: Array) -> bool:
+    """Tell whether values may be looked at: on a device that would make it wait."""
+    return backend_of(raw(x)).device == "cpu"
+
+
+# Elementwise losses ----------------------------------------------------------------------------------------------
+
+
+def _check_pair(name: str, output: Array, target: Array, hint: str = "") -> None:
+    """Refuse shapes that would broadcast, mixed dtypes and an empty batch."""
+    a, b = raw(output), raw(target)
+    for x in (a, b):
+        if not hasattr(x, "shape"):
+            raise TypeError(f"{name} takes two arrays, got a {type(x).__name__}")
+    if a.shape != b.shape:
+        raise ValueError(f"{name} needs two equal shapes, got {a.shape} and {b.shape}{hint}")
+    if a.dtype != b.dtype:
+        raise TypeError(f"{name} needs one dtype, got {a.dtype} and {b.dtype}: use .astype")
+    if a.size == 0:
+        raise ValueError("the mean loss of an empty batch is not defined")
+
+
+def _numbers(labels: Array, like: Array) -> Array:
+    """Return labels that are integers or booleans as numbers in the dtype of the outputs."""
+    kind = getattr(getattr(labels, "dtype", None), "kind", "")
+    return labels.astype(raw(like).dtype) if kind in ("b", "i", "u") else labels
+
+
+_ONE_OUTPUT = ": a model with one output gives (N, 1); use output[:, 0] with labels (N,)"
 
 
 def mse(prediction: Array, target: Array) -> Array:
@@ -98,10 +186,121 @@ def mse(prediction: Array, target: Array) -> Array:
     >>> mse(np.array([1.0, 2.0]), np.array([0.0, 0.0])).item()
     2.5
     """
-    if raw(prediction).shape != raw(target).shape:
-        raise ValueError(f"mse needs two equal shapes, got {raw(prediction).shape} and {raw(target).shape}")
-    if raw(prediction).dtype != raw(target).dtype:
-        raise TypeError(f"mse needs one dtype, got {raw(prediction).dtype} and {raw(target).dtype}: use .astype")
-    if raw(prediction).size == 0:
-        raise ValueError("the mean loss of an empty batch is not defined")
+    _check_pair("mse", prediction, target)
     return ops.mean(ops.square(prediction - target))
+
+
+def _bce_forward(logits: Array, targets: Array) -> tuple[Array, Array]:
+    small = np.exp(-np.abs(logits))
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(small)
+    return np.sum(losses) / logits.size, small
+
+
+def _bce_backward(g: Array, y: Array, small: Array, argnums: Sequence[int], logits: Array, targets: Array) -> list[Any]:
+    scale = g / logits.size
+    return [
+        (np.where(logits < 0, small, 1) / (1 + small) - targets) * scale if 0 in argnums else None,
+        logits * -scale if 1 in argnums else None,
+    ]
+
+
+@fused(_bce_forward, _bce_backward)
+def _sigmoid_cross_entropy(logits: Array, targets: Array) -> Array:
+    """Return the mean of log(1 + exp(z)) − y·z. The larger of 0 and z is taken out as a constant: no kink at z = 0."""
+    top = np.maximum(raw(logits), 0)
+    return ops.mean(ops.log(np.exp(-top) + ops.exp(logits - top)) + top - logits * targets)
+
+
+def binary_cross_entropy(logits: Array, labels: Array) -> Array:
+    """Return −(1/n) Σ y·log σ(z) + (1−y)·log(1 − σ(z)) over all entries, in nats: the loss of n yes-or-no questions.
+
+    Parameters
+    ----------
+    logits
+        z, floating point, any shape; σ(z) is the probability of a yes. Any finite size is safe.
+    labels
+        y, of the same shape: integers or booleans 0 and 1, or probabilities in [0, 1] in the dtype of the logits.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes differ, the batch is empty, or a label lies outside [0, 1] (checked on the host).
+    TypeError
+        Where probabilities have another dtype than the logits.
+
+    Examples
+    --------
+    >>> binary_cross_entropy(np.array([0.0, 3.0]), np.array([0, 1])).item()
+    0.37086726606...
+    """
+    targets = _numbers(labels, logits)
+    _check_pair("binary_cross_entropy", logits, targets, _ONE_OUTPUT)
+    plain = raw(targets)
+    if _on_host(plain) and not (np.min(plain) >= 0 and np.max(plain) <= 1):
+        raise ValueError(
+            f"labels must lie in [0, 1], got {np.min(plain)} to {np.max(plain)}; for −1 and +1 use nn.hinge"
+        )
+    return _sigmoid_cross_entropy(logits, targets)
+
+
+def hinge(scores: Array, labels: Array) -> Array:
+    """Return the mean of max(0, 1 − y·s): the loss of a support vector machine (Cortes, Vapnik, 1995).
+
+    At the kink, y·s = 1, the derivative is 0.
+
+    Parameters
+    ----------
+    scores
+        s, floating point, any shape; its sign is the decision.
+    labels
+        y, of the same shape: −1 and +1, integers or in the dtype of the scores.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes differ, the batch is empty, or a label is neither −1 nor +1 (checked on the host).
+    TypeError
+        Where real-valued labels have another dtype than the scores.
+
+    Examples
+    --------
+    >>> hinge(np.array([2.0, 0.5, 0.5]), np.array([1, 1, -1])).item()  # (0 + 0.5 + 1.5) / 3
+    0.666...
+    """
+    signs = _numbers(labels, scores)
+    _check_pair("hinge", scores, signs, _ONE_OUTPUT)
+    if _on_host(signs) and not np.all(np.abs(raw(signs)) == 1):
+        bad = raw(signs)[np.abs(raw(signs)) != 1].reshape(-1)[0]
+        raise ValueError(f"labels of hinge are −1 and +1, got {bad}; from 0 and 1 make 2*y - 1")
+    return ops.mean(ops.relu(1 - signs * scores))
+
+
+def multiclass_hinge(logits: Array, labels: Array) -> Array:
+    """Return the mean of max(0, 1 + max_{k≠y} z[k] − z[y]) (Crammer, Singer, 2001): K classes, one margin.
+
+    Where several entries attain the maximum, the target's own 0 among them, they share the derivative equally.
+
+    Parameters
+    ----------
+    logits
+        z (…, K), floating point.
+    labels
+        y (…), integers in 0 … K−1.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `cross_entropy`.
+
+    Examples
+    --------
+    >>> multiclass_hinge(np.array([[3.0, 1.0, 2.5]]), np.array([0])).item()  # 1 + 2.5 − 3
+    0.5
+    """
+    _check_labels(logits, labels)
+    backend_of(labels).check_indices(labels, logits.shape[-1], f"labels for {logits.shape[-1]} classes")
+    target, _, _ = _targets(logits, labels, None)
+    z = ops.reshape(logits, (-1, logits.shape[-1]))
+    margins = np.ones_like(raw(z))
+    margins[target] = 0
+    return ops.mean(ops.max(z + margins, axis=1) - z[target])

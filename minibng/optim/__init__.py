@@ -57,4 +57,4 @@ def __getattr__(name: str) -> type[Optimizer]:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *class_names()])
+    return sorted({*__all__, *class_names()})

@@ -28,7 +28,7 @@ class Accumulator:
     """
 
     def __init__(self) -> None:
-        self._total: Any = None
+        self._mean: Any = None
         self._weight = 0.0
 
     def add(self, grad: Params | Sequence[Array], weight: float = 1.0) -> None:
@@ -44,22 +44,22 @@ class Accumulator:
             raise ValueError(f"weight must be positive and finite, got {weight}")
         if not isinstance(grad, (Params, list, tuple)):
             raise TypeError(f"a gradient is a Params or a list of arrays, got {type(grad).__name__}")
-        if self._total is None:
-            scaled = [np.multiply(g, weight, out=np.empty_like(g)) for g in _leaves(grad)]
-            self._total = grad.__rebuild__(scaled) if isinstance(grad, Params) else scaled
-        else:
-            self._check(grad)
-            for s, g in zip(_leaves(self._total), _leaves(grad), strict=True):
-                np.add(s, weight * g, out=s)
+        if self._mean is None:
+            self._mean = grad.__rebuild__(_leaves(grad)) if isinstance(grad, Params) else [g.copy() for g in grad]
+            self._weight = weight
+            return
+        self._check(grad)
         self._weight += weight
+        for m, g in zip(_leaves(self._mean), _leaves(grad), strict=True):
+            np.add(m, (weight / self._weight) * (g - m), out=m)  # a mean, not a sum that might overflow
 
     def _check(self, grad: Any) -> None:
         """Refuse a gradient that is not of the same kind as those before."""
-        kinds = [type(g).__name__ if isinstance(g, Params) else "list" for g in (self._total, grad)]
+        kinds = [type(g).__name__ if isinstance(g, Params) else "list" for g in (self._mean, grad)]
         wrong = None if kinds[0] == kinds[1] else f"one is a {kinds[0]}, the other a {kinds[1]}"
         if kinds == ["Params", "Params"]:
-            wrong = self._total.layout.difference(grad.layout)
-        told = [", ".join(f"{a.dtype} {a.shape}" for a in _leaves(g)) for g in (self._total, grad)]
+            wrong = self._mean.layout.difference(grad.layout)
+        told = [", ".join(f"{a.dtype} {a.shape}" for a in _leaves(g)) for g in (self._mean, grad)]
         if wrong is None and told[0] != told[1]:
             wrong = f"one is {told[0]}, the other {told[1]}"
         if wrong is not None:
@@ -73,12 +73,9 @@ class Accumulator:
         ValueError
             Where nothing was added.
         """
-        if self._total is None:
+        if self._mean is None:
             raise ValueError("there is no gradient to average: add one first")
-        mean, weight = self._total, self._weight
-        self._total, self._weight = None, 0.0
-        for s in _leaves(mean):
-            np.divide(s, weight, out=s)
+        mean, self._mean, self._weight = self._mean, None, 0.0
         return mean
 
 

@@ -53,10 +53,6 @@ class NamedOptimizer(Optimizer):
         own = {name: settings.pop(name) for name in self.hyper if name in settings}
         super().__init__(params, type(self).make_rule(**own), lr, **settings, **self.fixed)
 
-    def __repr__(self) -> str:
-        blocks = len(self.block_names)
-        return f"{type(self).__name__}({self.rule!r}, {blocks} block{'s' * (blocks != 1)}, {self.steps} steps)"
-
 
 def register(rule: R) -> R:
     """Give a step rule its four forms, here, on the command line and in the verification kit.

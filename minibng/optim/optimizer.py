@@ -6,7 +6,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,6 +98,9 @@ class Optimizer:
     array([2.4, 3.2])
     """
 
+    method: ClassVar[str] = "optimizer"
+    """What is done with the rule; a relative has its own name here. A state does not load into another method."""
+
     def __init__(
         self,
         params: Params | Sequence[Array],
@@ -125,7 +128,14 @@ class Optimizer:
         self._sizes = sizes_of(self._target.groups, self._backend)
         self.decays = _decays(weight_decay, self._target.names)
         """λ of each tensor."""
-        self.decay = _decay_order(decay, self.decays, normalize)
+        self.decay = _decay_order(decay, self.decays)
+        if self.decay == "before" and normalize in ("unit", "adaptive"):
+            warnings.warn(
+                "decay='before' is normalized together with the gradient: where the data gradient of a block vanishes, "
+                "its step no longer depends on λ; use decay='decoupled' or 'after'",
+                UserWarning,
+                stacklevel=2 + (type(self) is not Optimizer),
+            )
         self.steps = 0
         self.skipped = 0
         self.norms: BlockNorms | None = None
@@ -278,6 +288,7 @@ class Optimizer:
         members = self._target.groups[int(np.searchsorted(ends, b, side="right"))].tensors
         bad = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
         where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
+        where = where or "all entries are, their norm is beyond the largest double"
         verb = "are" if what.endswith("s") else "is"
         raise NonFiniteError(
             f"step {self.steps}: the {what} of block {self.block_names[b]!r} {verb} not finite ({where}); nothing "
@@ -285,6 +296,15 @@ class Optimizer:
         )
 
     # Saving and loading
+
+    def _method(self) -> dict[str, Any]:
+        """Return what a saved state must have been made with, besides shapes and dtypes."""
+        return {
+            "method": self.method,
+            "rule": type(self.rule).__name__,
+            "normalize": self.normalize,
+            "blocks": self._partition(),
+        }
 
     def _partition(self) -> dict[str, list[str]]:
         return {group.label: [self._target.names[i] for i in group.tensors] for group in self._target.groups}
@@ -294,11 +314,9 @@ class Optimizer:
         host = self._backend.to_host
         copied = {n: _map_arrays(lambda a: np.array(host(a)), s) for n, s in self.state.items()}
         return {
-            "rule": type(self.rule).__name__,
-            "normalize": self.normalize,
+            **self._method(),
             "steps": self.steps,
             "skipped": self.skipped,
-            "blocks": self._partition(),
             "state": copied,
             "memory": _map_arrays(lambda a: np.array(host(a)), self.memory),
         }
@@ -311,7 +329,7 @@ class Optimizer:
         ValueError
             Where rule, normalizer, partition, names, shapes or dtypes differ, naming the first that does.
         """
-        mine = {"rule": type(self.rule).__name__, "normalize": self.normalize, "blocks": self._partition()}
+        mine = self._method()
         missing = [key for key in (*mine, "state", "steps", "skipped", "memory") if key not in saved]
         if missing:
             raise ValueError(f"the saved state is not whole: it lacks {', '.join(missing)}")
@@ -332,8 +350,10 @@ class Optimizer:
         self.steps, self.skipped = saved["steps"], saved["skipped"]
 
     def __repr__(self) -> str:
-        form = "" if self.normalize is None else f", normalize={self.normalize!r}"
-        return f"Optimizer({self.rule!r}{form}, {len(self.block_names)} blocks, {self.steps} steps)"
+        form = f", normalize={self.normalize!r}" if self.normalize and type(self) is Optimizer else ""
+        blocks = len(self.block_names)
+        told = f"{blocks:,} block{'s' * (blocks != 1)}, {self.steps} steps"
+        return f"{type(self).__name__}({self.rule!r}{form}, {told})"
 
 
 def _normalizer(normalize: str | None, norm: Norm, **settings: float | None) -> Normalizer | None:
@@ -361,19 +381,10 @@ def _decays(weight_decay: float | Mapping[str, float], names: Sequence[str]) -> 
     return (check_rate(weight_decay, "weight_decay"),) * len(names)
 
 
-def _decay_order(decay: str, decays: Sequence[float], normalize: str | None) -> str | None:
-    """Return where the decay enters, None where there is none; warn where it would be normalized away."""
+def _decay_order(decay: str, decays: Sequence[float]) -> str | None:
+    """Return where the decay enters, None where there is none."""
     choose(dict.fromkeys(order for order in _STEPS if order), decay, "order of weight decay")
-    if not any(decays):
-        return None
-    if decay == "before" and normalize in ("unit", "adaptive"):
-        warnings.warn(
-            "decay='before' is normalized together with the gradient: where the data gradient of a block vanishes, its "
-            "step no longer depends on λ; use decay='decoupled' or 'after'",
-            UserWarning,
-            stacklevel=4,
-        )
-    return decay
+    return decay if any(decays) else None
 
 
 def _map_arrays(function: Callable[[Array], Array], state: Any) -> Any:

@@ -57,12 +57,14 @@ class LARS(Optimizer):
     Parameters
     ----------
     params, lr, blocks, nonfinite
-        As those of `Optimizer`; with λ > 0 the blocks are made of whole tensors.
+        As those of `Optimizer`.
     momentum
         μ in [0, ∞).
     weight_decay
         λ ≥ 0.
     """
+
+    method = "LARS"
 
     def __init__(
         self,
@@ -75,21 +77,23 @@ class LARS(Optimizer):
         nonfinite: str = "raise",
     ) -> None:
         self._λ = check_rate(weight_decay, "weight_decay")
-        settings: dict[str, Any] = {"weight_decay": weight_decay, "decay": "after", "nonfinite": nonfinite}
-        super().__init__(params, Momentum(momentum), lr, blocks=blocks, **settings)
-        if self._λ and (cut := [group.label for group in self._target.groups if group.count > 1]):
-            raise ValueError(f"LARS with weight decay takes blocks of whole tensors; {cut[0]} is cut")
+        super().__init__(params, Momentum(momentum), lr, blocks=blocks, nonfinite=nonfinite)
+        self.decays = (self._λ,) * len(self.decays)
 
     def _lengths(self, norms: BlockNorms) -> Array:
-        """Return ‖g^i‖·f^i; and let the decay of each tensor be λ·f^i."""
+        """Return ‖g^i‖·f^i where nothing decays, else f^i."""
         g, x = norms.values(), self.measure(self._target.tensors).values()
         trusted = (g > 0) & (x > 0)
-        whole = np.where(trusted, g + self._λ * x, 1)
+        if not self._λ:
+            return np.where(trusted, x, g)
+        return np.where(trusted, x / np.where(trusted, g + self._λ * x, 1), 1)
+
+    def _move(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:
         if self._λ:
-            decays = np.where(trusted, self._λ * x / whole, self._λ).tolist()
-            blocks = {i: b for b, group in enumerate(self._target.groups) for i in group.tensors}
-            self.decays = tuple(decays[blocks[i]] for i in range(len(blocks)))
-        return np.where(trusted, x * (g / whole), g)
+            grads = self._decayed(grads)
+            norms = self.measure(grads)
+            lengths = lengths * norms.values()
+        super()._move(grads, lr, norms, lengths)
 
 
 def regularize(u, x, *, decay):  # type: ignore[no-untyped-def]
@@ -111,6 +115,8 @@ class LAMB(Optimizer):
     beta1, beta2, eps
         As those of `Adam`.
     """
+
+    method = "LAMB"
 
     def __init__(
         self,
@@ -156,11 +162,11 @@ class NovoGrad(Optimizer):
     ----------
     params, lr, weight_decay, blocks, nonfinite
         As those of `Optimizer`.
-    beta1
-        β₁ in [0, ∞).
-    beta2
-        β₂ in [0, 1).
+    beta1, beta2
+        β₁, β₂ in [0, 1).
     """
+
+    method = "NovoGrad"
 
     def __init__(
         self,
@@ -173,7 +179,7 @@ class NovoGrad(Optimizer):
         blocks: Any = None,
         nonfinite: str = "raise",
     ) -> None:
-        self._β2 = checked(beta2=beta2)["beta2"]
+        self._β2 = checked(beta1=beta1, beta2=beta2)["beta2"]
         settings: dict[str, Any] = {"weight_decay": weight_decay, "decay": "after", "nonfinite": nonfinite}
         super().__init__(params, Momentum(beta1), lr, blocks=blocks, **settings)
         self.memory = {"root_v": np.zeros_like(self._sizes)}

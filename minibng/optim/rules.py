@@ -340,7 +340,7 @@ class Adam(FormulaRule):
 
 
 class AMSGrad(Adam):
-    """AMSGrad: Adam with w ← max(w, v) in the place of v, so that no step grows (Reddi, Kale, Kumar, 2018).
+    """AMSGrad: Adam with w ← max(w, v) in the place of v, which never shrinks (Reddi, Kale, Kumar, 2018).
 
     u = m̂ / (√ŵ + ε) with ŵ = w/(1−β₂ᵗ), as torch.optim.Adam with amsgrad=True; the paper has no bias correction.
 

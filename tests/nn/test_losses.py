@@ -145,3 +145,300 @@ def test_mse_refuses_shapes_that_would_broadcast(shape):
 def test_zero_dimensional_logits_are_refused():
     with pytest.raises(ValueError, match="logits"):
         nn.cross_entropy(np.array(1.0), np.array(0))
+
+
+# label smoothing and ignored labels
+
+OPTIONS = [
+    {"label_smoothing": 0.1},
+    {"label_smoothing": 1.0},
+    {"ignore_index": 1},
+    {"ignore_index": -100},
+    {"label_smoothing": 0.3, "ignore_index": 2},
+    {"label_smoothing": 0.05, "ignore_index": -1},
+]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 4), (1, 4)])
+def test_smoothing_and_ignoring_and_two_derivatives_are_torch_s(torch, shape, options):
+    z, v = RNG.standard_normal(shape) * 4, RNG.standard_normal(shape)
+    t = RNG.integers(0, 4, shape[:-1])
+    t.reshape(-1)[0] = 3  # at least one counts
+    if t.size > 1:
+        t.reshape(-1)[-1] = options.get("ignore_index", 0)
+    flat, theirs = torch.tensor(t.reshape(-1)), {"ignore_index": -100, **options}
+    f = lambda x: torch.nn.functional.cross_entropy(x.reshape(-1, 4), flat, **theirs)  # noqa: E731
+    value, g, h = torch_three(torch, f, z, v)
+    loss = lambda z: nn.cross_entropy(z, t, **options)  # noqa: E731
+    ours, gradient = value_and_grad(loss)(z)
+    np.testing.assert_allclose([ours, loss(z)], value, rtol=1e-13)
+    np.testing.assert_allclose(gradient, g, rtol=1e-11, atol=1e-15)
+    np.testing.assert_allclose(hvp(loss)(z, v), h, rtol=1e-10, atol=1e-15)
+    check_grads(loss, z, order=2)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"label_smoothing": 0.1, "ignore_index": 0}], ids=str
+)
+def test_float32_and_large_logits_are_torch_s(torch, options):
+    z = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, 9e3], [0.0, 1e-3, -20.0]], "float32")
+    t = np.array([1, 2, 0, 0])
+    tz = torch.tensor(z, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(tz, torch.tensor(t), **options)
+    expected.backward()
+    value, g = value_and_grad(lambda z: nn.cross_entropy(z, t, **options))(z)
+    assert value.dtype == g.dtype == np.float32
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(g, tz.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_options_keep_the_dtype(dtype, options):
+    z = Z.astype(dtype)
+    loss = lambda z: nn.cross_entropy(z, T, **options)  # noqa: E731
+    value, g = value_and_grad(loss)(z)
+    assert (value.dtype, g.dtype, hvp(loss)(z, z).dtype) == (dtype,) * 3
+
+
+def test_an_ignored_sample_is_as_if_it_were_not_there():
+    keep = np.array([True, False, True, True, False, True])
+    t = np.where(keep, T, -5)
+    poisoned = np.where(keep[:, None], Z, np.nan)
+    for options in ({}, {"label_smoothing": 0.2}):
+        expected, g = value_and_grad(lambda z, o=options: nn.cross_entropy(z, T[keep], **o))(Z[keep])
+        loss = lambda z, o=options: nn.cross_entropy(z, t, ignore_index=-5, **o)  # noqa: E731
+        value, gradient = value_and_grad(loss)(poisoned)
+        np.testing.assert_allclose(value, expected, rtol=1e-14)
+        np.testing.assert_allclose(gradient[keep], g, rtol=1e-14)
+        assert not gradient[~keep].any()
+        assert np.isfinite(hvp(loss)(poisoned, np.ones_like(Z))).all()
+
+
+def test_smoothing_is_the_cross_entropy_to_the_smoothed_labels():
+    """−Σ q log p with q = (1−ε)·onehot + ε/K; its gradient is (p − q)/N."""
+    eps, q = 0.2, 0.8 * np.eye(4)[T] + 0.2 / 4
+    p = nn.softmax(Z)
+    value, g = value_and_grad(lambda z: nn.cross_entropy(z, T, label_smoothing=eps))(Z)
+    np.testing.assert_allclose(value, -np.sum(q * np.log(p)) / 6, rtol=1e-13)
+    np.testing.assert_allclose(g, (p - q) / 6, atol=1e-16)
+
+
+def test_without_the_options_nothing_changes():
+    for options in ({"label_smoothing": 0.0}, {"label_smoothing": 0}, {"ignore_index": None}, {"ignore_index": -1}):
+        np.testing.assert_array_equal(nn.cross_entropy(Z, T, **options), nn.cross_entropy(Z, T))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8", "int64"])
+def test_an_ignored_label_of_every_kind(kind):
+    high = np.where(T == 1, 120, T).astype(kind)
+    np.testing.assert_array_equal(nn.cross_entropy(Z, high, ignore_index=120), nn.cross_entropy(Z, T, ignore_index=1))
+    np.testing.assert_array_equal(nn.cross_entropy(Z, T.astype(kind), ignore_index=-100), nn.cross_entropy(Z, T))
+
+
+def test_the_options_are_checked():
+    for smoothing in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\], got"):
+            nn.cross_entropy(Z, T, label_smoothing=smoothing)
+    with pytest.raises(TypeError, match="float"):
+        nn.cross_entropy(Z, T, ignore_index=1.0)
+    with pytest.raises(IndexError, match="labels for 4 classes must lie in 0 … 3, got 7"):
+        nn.cross_entropy(Z, np.array([0, 7, 1, -1, 2, 0]), ignore_index=-1)
+    with pytest.raises(ValueError, match="all 6 labels are -1, the ignored one: there is nothing to average"):
+        nn.cross_entropy(Z, np.full(6, -1), ignore_index=-1)
+
+
+# binary cross-entropy
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (), (5, 1)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_binary_cross_entropy_and_two_derivatives_are_torch_s(torch, shape, soft):
+    z, v = RNG.standard_normal(shape) * 4, RNG.standard_normal(shape)
+    y = RNG.uniform(0, 1, shape) if soft else np.asarray(RNG.integers(0, 2, shape))
+    ty = torch.tensor(y.astype("float64"))
+    value, g, h = torch_three(torch, lambda x: torch.nn.functional.binary_cross_entropy_with_logits(x, ty), z, v)
+    loss = lambda z: nn.binary_cross_entropy(z, np.asarray(y))  # noqa: E731
+    ours, gradient = value_and_grad(loss)(z)
+    np.testing.assert_allclose([ours, loss(z)], value, rtol=1e-13)
+    np.testing.assert_allclose(gradient, g, rtol=1e-11, atol=1e-15)
+    np.testing.assert_allclose(hvp(loss)(z, v), h, rtol=1e-10, atol=1e-15)
+    check_grads(loss, z, order=2)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extreme_logits_of_binary_cross_entropy_are_torch_s(torch, dtype):
+    z = np.array([1e4, 1e4, -1e4, -1e4, 0.0, -0.0, 30.0, -30.0, 90.0, -90.0, 1e38, -1e38], dtype)
+    y = np.array([0, 1, 0, 1] * 3)
+    tz = torch.tensor(z, requires_grad=True)
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(tz, torch.tensor(y.astype(dtype)), reduction="none")
+    losses.sum().backward()
+    for i in range(len(z)):
+        value, g = value_and_grad(nn.binary_cross_entropy)(z[i : i + 1], y[i : i + 1])
+        assert value.dtype == g.dtype == dtype
+        np.testing.assert_allclose(value, losses[i].item(), rtol=1e-6)
+        np.testing.assert_allclose(g[0], tz.grad[i].item(), rtol=1e-6, atol=1e-7)
+        assert np.isfinite(hvp(nn.binary_cross_entropy)(z[i : i + 1], z[i : i + 1] * 0 + 1, y[i : i + 1])).all()
+
+
+def test_logits_of_zero_are_no_kink():
+    """A model that starts at zero gives exactly these: the slope is ½ − y and the curvature ¼."""
+    z, y = np.zeros(2), np.array([0, 1])
+    value, g = value_and_grad(nn.binary_cross_entropy)(z, y)
+    np.testing.assert_allclose(value, math.log(2), rtol=1e-15)
+    np.testing.assert_array_equal(g, [0.25, -0.25])
+    np.testing.assert_allclose(hvp(nn.binary_cross_entropy)(z, np.array([1.0, 0.0]), y), [1 / 8, 0], rtol=1e-15)
+
+
+def test_two_classes_by_either_cross_entropy():
+    """K = 2 logits (0, z) and the one logit z are the same question."""
+    z, y = RNG.standard_normal(9) * 5, RNG.integers(0, 2, 9)
+    pairs = np.stack([np.zeros(9), z], axis=1)
+    a, ga = value_and_grad(nn.binary_cross_entropy)(z, y)
+    b, gb = value_and_grad(nn.cross_entropy)(pairs, y)
+    np.testing.assert_allclose(a, b, rtol=1e-14)
+    np.testing.assert_allclose(ga, gb[:, 1], rtol=1e-12)
+
+
+def test_a_confident_and_right_answer_keeps_its_small_loss_and_slope():
+    value, g = value_and_grad(nn.binary_cross_entropy)(np.array([-60.0]), np.array([0]))
+    np.testing.assert_allclose([value, g[0]], math.exp(-60), rtol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["bool", "int8", "uint8", "int64", "float64"])
+def test_every_kind_of_zero_and_one_is_accepted(kind):
+    z, y = RNG.standard_normal(4), np.array([0, 1, 1, 0])
+    np.testing.assert_array_equal(nn.binary_cross_entropy(z, y.astype(kind)), nn.binary_cross_entropy(z, y))
+    assert nn.binary_cross_entropy(z.astype("float32"), y).dtype == np.float32
+
+
+@pytest.mark.parametrize("bad, told", [([-1, 1], "got -1.0 to 1.0"), ([0, 2], "to 2.0"), ([0.5, np.nan], "nan")])
+def test_labels_outside_zero_and_one_are_refused(bad, told):
+    for call in (nn.binary_cross_entropy, grad(nn.binary_cross_entropy)):
+        with pytest.raises(ValueError, match=rf"\[0, 1\].*{told}.*nn\.hinge"):
+            call(np.zeros(2), np.array(bad))
+
+
+# hinge losses
+
+
+@pytest.mark.parametrize("labels", ["int8", "int64", "float64"])
+def test_hinge_and_its_gradient(labels):
+    """Inside, beyond and at the margin; and where the sign is wrong."""
+    s, y = np.array([0.5, 2.0, 1.0, -1.0, -0.5, -3.0]), np.array([1, 1, 1, -1, 1, -1]).astype(labels)
+    value, g = value_and_grad(nn.hinge)(s, y)
+    np.testing.assert_allclose(value, (0.5 + 0 + 0 + 0 + 1.5 + 0) / 6, rtol=1e-15)
+    np.testing.assert_array_equal(g * 6, [-1, 0, 0, 0, -1, 0])  # 0 at the kinks, y·s = 1
+    assert not hvp(nn.hinge)(s, np.ones(6), y).any()
+
+
+@pytest.mark.peer
+def test_hinge_is_torch_s_and_multiclass_hinge_scikit_learn_s(torch):
+    from sklearn.metrics import hinge_loss
+
+    s, y = RNG.standard_normal(50) * 2, RNG.choice([-1, 1], 50)
+    value, g, _ = torch_three(torch, lambda x: (1 - torch.tensor(y) * x).relu().mean() + 0 * (x * x).sum(), s, s)
+    ours, gradient = value_and_grad(nn.hinge)(s, y)
+    np.testing.assert_allclose([ours, hinge_loss(y, s)], value, rtol=1e-13)
+    np.testing.assert_allclose(gradient, g, rtol=1e-13)
+    z, t = RNG.standard_normal((50, 4)) * 2, np.arange(50) % 4
+    np.testing.assert_allclose(nn.multiclass_hinge(z, t), hinge_loss(t, z), rtol=1e-13)
+
+    def theirs(x):
+        others = torch.where(torch.eye(4)[torch.tensor(t)] > 0, -torch.inf, x)
+        return (1 + torch.amax(others, 1) - x[torch.arange(50), torch.tensor(t)]).relu().mean() + 0 * (x * x).sum()
+
+    _, g, _ = torch_three(torch, theirs, z, z)
+    np.testing.assert_allclose(grad(nn.multiclass_hinge)(z, t), g, rtol=1e-13)
+
+
+def test_multiclass_hinge_by_hand():
+    z = np.array([[3.0, 1.0, 2.5], [0.0, 4.0, 1.0], [2.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    t = np.array([0, 1, 1, 0])
+    value, g = value_and_grad(nn.multiclass_hinge)(z, t)
+    np.testing.assert_allclose(value, (0.5 + 0 + 3 + 2) / 4, rtol=1e-15)
+    expected = [[-1, 0, 1], [0, 0, 0], [1, -1, 0], [-1, 0.5, 0.5]]  # ties share
+    np.testing.assert_array_equal(g * 4, expected)
+    at_the_kink = grad(nn.multiclass_hinge)(np.array([[2.0, 1.0]]), np.array([0]))
+    np.testing.assert_array_equal(at_the_kink, [[-0.5, 0.5]])
+
+
+def test_two_classes_by_either_hinge():
+    """With K = 2 the margin is that of the score z₁ − z₀."""
+    z, t = RNG.standard_normal((9, 2)), np.arange(9) % 2
+    np.testing.assert_allclose(nn.multiclass_hinge(z, t), nn.hinge(z[:, 1] - z[:, 0], 2 * t - 1), rtol=1e-14)
+
+
+def test_derivatives_of_the_hinge_losses_are_exact():
+    s = np.array([0.4, 1.7, -0.6, -2.0])
+    check_grads(lambda s: nn.hinge(s, np.array([1, 1, -1, 1])), s)
+    check_grads(lambda z: nn.multiclass_hinge(z, T), Z)
+    check_grads(lambda z: nn.multiclass_hinge(z, T.reshape(2, 3)), Z.reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_new_losses_keep_the_dtype(dtype):
+    z, y = Z[:, 0].astype(dtype), np.array([0, 1, 1, 0, 1, 0])
+    cases = [(nn.binary_cross_entropy, z, y), (nn.hinge, z, 2 * y - 1), (nn.multiclass_hinge, Z.astype(dtype), T)]
+    for loss, x, target in cases:
+        value, g = value_and_grad(loss)(x, target)
+        assert (value.dtype, g.dtype, hvp(loss)(x, x, target).dtype) == (dtype,) * 3
+
+
+@pytest.mark.parametrize(
+    "labels, told", [([0, 1], "got 0.0.*2\\*y - 1"), ([1, 3], "got 3.0"), ([1, np.nan], "got nan")]
+)
+def test_labels_other_than_minus_and_plus_one_are_refused(labels, told):
+    with pytest.raises(ValueError, match=f"labels of hinge are −1 and \\+1, {told}"):
+        nn.hinge(np.zeros(2), np.array(labels))
+
+
+PAIRS = [nn.binary_cross_entropy, nn.hinge]
+
+
+@pytest.mark.parametrize("loss", PAIRS)
+def test_pairs_that_do_not_fit_are_refused(loss):
+    name = loss.__name__
+    for z, y in ((np.zeros((6, 1)), np.ones(6)), (np.zeros(6), np.ones((6, 1)))):
+        with pytest.raises(ValueError, match=rf"{name} needs two equal shapes, got \(6,.*output\[:, 0\]"):
+            loss(z, y)
+    with pytest.raises(TypeError, match=f"{name} needs one dtype, got float32 and float64"):
+        loss(np.zeros(3, "float32"), np.ones(3))
+    with pytest.raises(TypeError, match=f"{name} takes two arrays, got a list"):
+        loss(np.zeros(2), [1, 1])
+    with pytest.raises(ValueError, match="empty"):
+        loss(np.zeros(0), np.zeros(0, int))
+
+
+def test_multiclass_hinge_refuses_what_cross_entropy_refuses():
+    with pytest.raises(TypeError, match="labels are integers, got float64"):
+        nn.multiclass_hinge(Z, T.astype(float))
+    with pytest.raises(ValueError, match=r"need labels of shape \(6,\), got \(5,\)"):
+        nn.multiclass_hinge(Z, T[:5])
+    with pytest.raises(IndexError, match="labels for 4 classes must lie in 0 … 3, got 9"):
+        nn.multiclass_hinge(Z, T + 9 * (T == 3) - 3 * (T == 3))
+    with pytest.raises(ValueError, match="empty"):
+        nn.multiclass_hinge(Z[:0], T[:0])
+
+
+def test_the_new_losses_do_not_write_into_their_arguments():
+    z, t, s, y = Z.copy(), T.copy(), Z[:, 0].copy(), np.array([1, -1] * 3)
+    for a in (z, t, s, y):
+        a.setflags(write=False)
+    grad(lambda z: nn.cross_entropy(z, t, label_smoothing=0.1, ignore_index=2))(z)
+    grad(nn.multiclass_hinge)(z, t)
+    grad(nn.hinge)(s, y)
+    grad(nn.binary_cross_entropy)(s, y > 0)
+
+
+def test_nan_is_not_hidden_by_the_new_losses():
+    s = np.array([0.5, np.nan])
+    for loss, y in ((nn.binary_cross_entropy, [0, 1]), (nn.hinge, [-1, 1])):
+        value, gradient = value_and_grad(loss)(s, np.array(y))
+        assert np.isnan(value) and np.isnan(gradient[1]) == (loss is nn.binary_cross_entropy)
+    assert np.isnan(nn.multiclass_hinge(np.array([[1.0, np.nan]]), np.array([0])))

@@ -11,7 +11,7 @@ from minibng import nn, value_and_grad
 def test_parameter_counts():
     twelve = nn.models.mlp(784, [100] * 12, 10).init()
     assert twelve.layout.size == 784 * 100 + 100 + 11 * (100 * 100 + 100) + 100 * 10 + 10
-    assert len(twelve.layout.blocks) == 13
+    assert len(twelve.layout.block_names) == 13
     assert nn.models.logistic(784, 10).init().layout.size == 7850
     assert nn.models.mlp(3, [], 2).init().layout.size == 8
 
@@ -22,7 +22,10 @@ def test_the_first_loss_of_logistic_regression_is_log_k():
     np.testing.assert_allclose(nn.cross_entropy(z, np.array([0, 1, 4])), math.log(5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("activation, variance", [("relu", 2 / 200), ("tanh", 2 / 500), ("sigmoid", 2 / 500)])
+@pytest.mark.parametrize(
+    "activation, variance",
+    [("relu", 2 / 200), ("leaky_relu", 2 / 200), ("gelu", 2 / 200), ("tanh", 2 / 500), ("sigmoid", 2 / 500)],
+)
 def test_activation_chooses_the_initializer(activation, variance):
     model = nn.models.mlp(200, [300], 2, activation=activation)
     w = model.init(seed=0)["0.W"]
@@ -36,11 +39,12 @@ def test_an_unknown_activation_offers_the_nearest():
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("activation", nn.ACTIVATIONS)
 def test_training_follows_torch_for_twenty_steps(torch, activation):
     model = nn.models.mlp(8, [16, 12], 4, activation=activation)
     params = model.init(seed=0, dtype="float64")
     kinds = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid}
+    kinds |= {"leaky_relu": torch.nn.LeakyReLU, "gelu": lambda: torch.nn.GELU(approximate="tanh")}
     linears = [torch.nn.Linear(a, b, dtype=torch.float64) for a, b in ((8, 16), (16, 12), (12, 4))]
     act = kinds[activation]
     theirs = torch.nn.Sequential(linears[0], act(), linears[1], act(), linears[2])

@@ -1,16 +1,17 @@
 """The oracle of this directory: the method as the theory writes it, block by block, in float64, with no tricks.
 
-Nothing here imports the code under test. A test that asks for `rule` runs once for each of the six rules, one
+Nothing here imports the code under test. A test that asks for `rule` runs once for each of the nine rules, one
 that asks for `form` once for each of the four forms, one that asks for `dtype` in float32 and in float64.
 """
 
 import functools
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-RULES = ("SGD", "Momentum", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+RULES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AMSGrad", "NAdam")
 FORMS = ("", "Clip", "NG", "NGAdaptive")
 DTYPES = ("float32", "float64")
 
@@ -23,6 +24,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 # --- the method, block by block --------------------------------------------------------------------------
 
+# A rule is a function of the state s of one block, of one gradient g, and of its settings. s.t counts steps from 1;
+# a, b, m, v start at 0.
+
 
 def sgd(s, g):
     return g
@@ -33,14 +37,21 @@ def momentum(s, g, momentum=0.9):
     return s.b
 
 
+def nesterov(s, g, momentum=0.9):
+    s.b = momentum * s.b + g
+    return g + momentum * s.b
+
+
 def adagrad(s, g, eps=1e-10):
     s.v = s.v + g**2
     return g / (np.sqrt(s.v) + eps)
 
 
-def rmsprop(s, g, alpha=0.99, eps=1e-8):
+def rmsprop(s, g, alpha=0.99, eps=1e-8, momentum=0.0, centered=False):
     s.v = alpha * s.v + (1 - alpha) * g**2
-    return g / (np.sqrt(s.v) + eps)
+    s.a = alpha * s.a + (1 - alpha) * g
+    s.b = momentum * s.b + g / (np.sqrt(s.v - s.a**2 if centered else s.v) + eps)
+    return s.b
 
 
 def adadelta(s, g, rho=0.9, eps=1e-6):
@@ -58,41 +69,163 @@ def adam(s, g, beta1=0.9, beta2=0.999, eps=1e-8):
     return m_hat / (np.sqrt(v_hat) + eps)
 
 
-TEXTBOOK = dict(zip(RULES, (sgd, momentum, adagrad, rmsprop, adadelta, adam), strict=True))
+def amsgrad(s, g, beta1=0.9, beta2=0.999, eps=1e-8):
+    s.b = beta1 * s.b + (1 - beta1) * g
+    s.v = beta2 * s.v + (1 - beta2) * g**2
+    s.m = np.maximum(s.m, s.v)
+    m_hat = s.b / (1 - beta1**s.t)
+    v_hat = s.m / (1 - beta2**s.t)
+    return m_hat / (np.sqrt(v_hat) + eps)
 
 
-def shaped(form, g, x, clip, floor):
-    """The gradient of one whole block, as its form changes it."""
-    n = np.linalg.norm(g)
-    if form == "" or n == 0:
+def nadam(s, g, beta1=0.9, beta2=0.999, eps=1e-8, momentum_decay=4e-3):
+    mu = [beta1 * (1 - 0.96 ** (t * momentum_decay) / 2) for t in range(1, s.t + 2)]  # μ_1, …, μ_{t+1}
+    s.b = beta1 * s.b + (1 - beta1) * g
+    s.v = beta2 * s.v + (1 - beta2) * g**2
+    v_hat = s.v / (1 - beta2**s.t)
+    ahead = mu[-1] * s.b / (1 - math.prod(mu)) + (1 - mu[-2]) * g / (1 - math.prod(mu[:-1]))
+    return ahead / (np.sqrt(v_hat) + eps)
+
+
+TEXTBOOK = dict(zip(RULES, (sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, amsgrad, nadam), strict=True))
+
+
+def norm(a, p=2):
+    """‖a‖ in one of the four norms; 0 where nothing is in a."""
+    a = np.abs(a).ravel()
+    if a.size == 0:
+        return 0.0
+    return {
+        2: lambda: np.sqrt(np.sum(a**2)),
+        "rms": lambda: np.sqrt(np.mean(a**2)),
+        1: lambda: np.sum(a),
+        math.inf: lambda: np.max(a),
+    }[p]()
+
+
+def shaped(normalize, g, x, clip, floor, p=2):
+    """The gradient of one whole block, as its normalizer changes it."""
+    n = norm(g, p)
+    if normalize is None or n == 0:
         return g
-    if form == "Clip":
+    if normalize == "clip":
         return g * min(1, clip / n)
-    if form == "NG":
+    if normalize == "unit":
         return g / n
-    return g / n * max(np.linalg.norm(x), floor * np.sqrt(g.size))
+    return g / n * max(norm(x, p), floor * norm(np.ones_like(g), p))
+
+
+NORMALIZE = {"": None, "Clip": "clip", "NG": "unit", "NGAdaptive": "adaptive"}
+
+
+def layer_of(name):
+    return name.rpartition(".")[0] or "."
+
+
+def entries(shapes, blocks, names=None):
+    """The blocks as lists of positions in the vector of all arrays, one behind another.
+
+    `blocks` is the name of a partition, or lists of the indices of arrays. Plain arrays have no names: each is a
+    layer of its own.
+    """
+    names = names or [f"{i}.array" for i in range(len(shapes))]
+    groups, start = {}, 0
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        positions = start + np.arange(math.prod(shape))
+        start += len(positions)
+        if blocks == "unit":
+            last = shape[-1] if shape else 1
+            parts = {(layer_of(name), last, j): positions[j::last] for j in range(last)}
+        elif blocks == "coordinate":
+            parts = {j: [j] for j in positions}
+        elif isinstance(blocks, str):
+            parts = {{"layer": layer_of(name), "tensor": name, "global": "all"}[blocks]: positions}
+        else:
+            parts = {next(k for k, members in enumerate(blocks) if i in members): positions}
+        for key, members in parts.items():
+            groups.setdefault(key, []).append(members)
+    return [np.concatenate(members).astype(int) for members in groups.values()]
 
 
 class NaiveLoop:
-    """x ← x − lr(t)·rule(shape(g)), block by block; ``blocks`` lists the indices of each block's arrays."""
+    """x ← x − lr(t)·rule(N(g)), block by block, with weight decay in one of its three places.
 
-    def __init__(self, rule, form, arrays, blocks, lr, *, clip=1.0, floor=1e-3, **settings):
-        self.arrays = [np.array(a, np.float64) for a in arrays]
-        self.rule, self.form, self.blocks = TEXTBOOK[rule], form, blocks
+    `blocks` lists the indices of each block's arrays, or each block's positions in the vector of all arrays, as
+    `entries` gives them; `weight_decay` is a number, or one for each array.
+    """
+
+    def __init__(
+        self,
+        rule,
+        form,
+        arrays,
+        blocks,
+        lr,
+        *,
+        norm=2,
+        clip=1.0,
+        floor=1e-3,
+        weight_decay=0.0,
+        decay="decoupled",
+        **settings,
+    ):
+        self.shapes = [np.shape(a) for a in arrays]
+        self.x = self.flat(arrays)
+        self.rule, self.settings = TEXTBOOK[rule], settings
+        self.normalize = NORMALIZE.get(form, form)
+        self.norm, self.clip, self.floor = norm, clip, floor
+        by_array = not all(isinstance(b, np.ndarray) for b in blocks)
+        self.blocks = entries(self.shapes, blocks) if by_array else blocks
+        each = np.broadcast_to(weight_decay, len(arrays))
+        self.weight_decay = self.flat([np.full(s, c) for s, c in zip(self.shapes, each, strict=True)])
+        self.decay = decay
         self.lr = lr if callable(lr) else lambda t: lr
-        self.clip, self.floor, self.settings = clip, floor, settings
-        self.states = [SimpleNamespace(b=0.0, v=0.0, t=0) for _ in blocks]
+        self.t = 0
+        self.states = [SimpleNamespace(a=0.0, b=0.0, m=0.0, v=0.0, t=0) for _ in self.blocks]
+        self.path = np.abs(self.x)
+        """How far each entry has come, step by step; what rounding errors are measured by."""
+
+    def flat(self, arrays):
+        return np.concatenate([np.array(a, np.float64).ravel() for a in arrays])
+
+    @property
+    def arrays(self):
+        cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1]
+        return [part.reshape(s) for part, s in zip(np.split(self.x, cuts), self.shapes, strict=True)]
+
+    def normalized(self, g):
+        """N(g), the vector of all arrays."""
+        if self.normalize == "clip-global":
+            return shaped("clip", g, self.x, self.clip, self.floor, self.norm)
+        n = np.empty_like(g)
+        for b in self.blocks:
+            n[b] = shaped(self.normalize, g[b], self.x[b], self.clip, self.floor, self.norm)
+        return n
+
+    def direction(self, g):
+        """u = rule(N(g)), the decay that belongs inside with it."""
+        if self.decay == "before":
+            g = g + self.weight_decay * self.x
+        n = self.normalized(g)
+        if self.decay == "after":
+            n = n + self.weight_decay * self.x
+        u = np.empty_like(n)
+        for b, state in zip(self.blocks, self.states, strict=True):
+            state.t += 1
+            u[b] = self.rule(state, n[b], **self.settings)
+        return u
+
+    def change(self, g, lr):
+        u = self.direction(g)
+        if self.decay == "decoupled":
+            u = u + self.weight_decay * self.x
+        return lr * u
 
     def step(self, grads):
-        for block, state in zip(self.blocks, self.states, strict=True):
-            g = np.concatenate([np.array(grads[i], np.float64).ravel() for i in block])
-            x = np.concatenate([self.arrays[i].ravel() for i in block])
-            lr, state.t = self.lr(state.t), state.t + 1
-            x = x - lr * self.rule(state, shaped(self.form, g, x, self.clip, self.floor), **self.settings)
-            for i in block:
-                size = self.arrays[i].size
-                self.arrays[i] = x[:size].reshape(self.arrays[i].shape)
-                x = x[size:]
+        change = self.change(self.flat(grads), self.lr(self.t))
+        self.t += 1
+        self.x = self.x - change
+        self.path += np.abs(change)
 
 
 # --- numbers to feed it ----------------------------------------------------------------------------------
@@ -142,6 +275,23 @@ def assert_close(got, want, rtol):
         assert error <= rtol * size, f"array {i}: off by {error:.3g} where the largest entry is {size:.3g}"
 
 
+def assert_follows(got, naive, dtype, rounding=8):
+    """Arrays of a dtype have followed the naive loop, with no more than its steps' rounding errors between them.
+
+    Each step makes relative errors of `rounding`·υ in what it adds, and its normalizer another (4 + √d)·υ (theory I1).
+    Moments carry errors on for as long as they remember: one step's error is seen in all later ones, hence T². They
+    are relative to the sizes of what was added up, which may cancel: hence an array's longest path, not its end.
+    """
+    unit = np.finfo(dtype).eps / 2
+    longest = max((len(b) for b in naive.blocks), default=1)
+    relative = unit * naive.t * (rounding * naive.t + 4 + math.sqrt(min(longest, 16384)))
+    cuts = np.cumsum([math.prod(s) for s in naive.shapes])[:-1]
+    for i, (a, b, path) in enumerate(zip(got, naive.arrays, np.split(naive.path, cuts), strict=True)):
+        assert a.shape == b.shape and a.dtype == np.dtype(dtype)
+        error, size = np.abs(np.asarray(a, np.float64) - b).max(initial=0), path.max(initial=0)
+        assert error <= relative * size, f"array {i}: off by {error:.3g} on a path of {size:.3g}"
+
+
 def same_bits(a, b):
     """Whether two nests of lists, dicts, arrays and numbers agree bit for bit, dtypes and shapes included."""
     if isinstance(a, dict):
@@ -158,10 +308,14 @@ def kit():
     """The oracle and its numbers: test modules cannot import one another."""
     return SimpleNamespace(
         NaiveLoop=NaiveLoop,
+        TEXTBOOK=TEXTBOOK,
+        entries=entries,
+        norm=norm,
         SHAPES=SHAPES,
         PARTITIONS=PARTITIONS,
         numbers=numbers,
         gradients=gradients,
         assert_close=assert_close,
+        assert_follows=assert_follows,
         same_bits=same_bits,
     )

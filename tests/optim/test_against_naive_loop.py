@@ -47,10 +47,13 @@ def test_plain_arrays_follow_the_naive_loop(kit, rule, form, dtype, blocks):
 SETTINGS = {
     "SGD": {},
     "Momentum": {"momentum": 0.5},
+    "Nesterov": {"momentum": 0.5},
     "AdaGrad": {"eps": 1e-3},
     "RMSProp": {"alpha": 0.7, "eps": 1e-2},
     "AdaDelta": {"rho": 0.6, "eps": 1e-3},
     "Adam": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-2},
+    "AMSGrad": {"beta1": 0.5, "beta2": 0.6, "eps": 1e-2},
+    "NAdam": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-2, "momentum_decay": 0.1},
 }
 
 
@@ -97,9 +100,10 @@ def test_a_named_form_is_the_rule_with_that_normalizer_bit_for_bit(kit, rule, dt
     assert kit.same_bits(a, b) and kit.same_bits(b, c)
 
 
-def test_names_are_the_six_rules_in_four_forms():
-    rules = ["sgd", "momentum", "adagrad", "rmsprop", "adadelta", "adam"]
-    assert sorted(optim.names()) == sorted(r + f for r in rules for f in ["", "-clip", "-ng", "-ng-adaptive"])
+def test_names_are_the_nine_rules_in_four_forms_and_the_relatives():
+    rules = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "nadam"]
+    forms = [r + f for r in rules for f in ["", "-clip", "-ng", "-ng-adaptive"]]
+    assert sorted(optim.names()) == sorted([*forms, "signsgd", "lars", "lamb", "novograd"])
 
 
 # --- the same numbers, however they are held --------------------------------------------------------------

@@ -201,3 +201,14 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(split):
 def test_a_micro_batch_is_part_of_a_batch(split, micro):
     with pytest.raises(ValueError, match=f"micro_batch must lie in 1 … 16, the batch size, got {micro}"):
         train.fit(*setting(split), batch=16, micro_batch=micro)
+
+
+@pytest.mark.parametrize("loss, low", [(nn.binary_cross_entropy, 0), (nn.hinge, -1)])
+def test_a_single_output_decides_by_its_sign(split, loss, low):
+    parts = [Dataset(p.x, np.where(p.y > 1, 1, low)) for p in (split.train, split.val, split.test)]
+    two = Split(*parts, name="toy", classes=2, source="made here")
+    model = nn.Linear(4, 1)
+    params = model.init(seed=0)
+    history = train.fit(model, params, optim.Adam(params, lr=0.1), lambda z, y: loss(z[:, 0], y), two, 30, 10)
+    z = model(params, two.test.x)[:, 0]
+    assert history.epochs[-1].test_error == np.mean((z > 0) != (two.test.y > 0)) < 0.3

@@ -20,7 +20,8 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
     hidden
         The widths of the hidden layers.
     activation
-        "relu" (weights drawn as He et al., 2015), "tanh" or "sigmoid" (as Glorot, Bengio, 2010).
+        "tanh" or "sigmoid" (weights drawn as Glorot, Bengio, 2010), "relu", "leaky_relu" or "gelu" (as He et al.,
+        2015).
 
     Examples
     --------
@@ -28,7 +29,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
     Sequential(Linear(784, 100), relu, Linear(100, 100), relu, Linear(100, 10))
     """
     act = choose(ACTIVATIONS, activation, "activation")
-    init = "he" if activation == "relu" else "xavier"
+    init = "xavier" if activation in ("tanh", "sigmoid") else "he"
     widths = [inputs, *hidden]
     layers: list[Any] = []
     for a, b in pairwise(widths):
