@@ -121,7 +121,11 @@ def _add_comparing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("experiment", type=_one_of(EXPERIMENTS, "experiment"), help=", ".join(EXPERIMENTS))
     add("--full", action="store_true", help="every optimizer, depth and activation; fresh seeds for the report")
-    add("--dataset", **_listed(DATASET), help="digits (default), mnist5k, mnist1d, …; here and below, several are compared apart")
+    add(
+        "--dataset",
+        **_listed(DATASET),
+        help="digits (default), mnist5k, mnist1d, …; here and below, several are compared apart",
+    )
     add("--depth", **_listed(_whole(1)), help="hidden layers, default 6")
     add("--activation", **_listed(ACTIVATION), help="sigmoid (default), tanh, relu, leaky_relu, gelu")
     add("--schedule", **_listed(SCHEDULE), help="constant, step (default: both)")

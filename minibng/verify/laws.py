@@ -239,7 +239,7 @@ def idle_block(target: Target, walk: Walk, block: int) -> None:
 # I9 to I11: steps
 
 
-@law("I9", "‖u_t^i‖ ≤ 1 + μ + … + μ^(t−1); Nesterov: one term more", DERIVED, strategies.schedules, bounds.walked, steps=True)
+@law("I9", "‖u_t^i‖ ≤ 1 + μ + … + μ^(t−1), Nesterov + μ^t", DERIVED, strategies.schedules, bounds.walked, steps=True)
 def step_length(target: Target, walk: Walk, repeated: bool, rates: tuple[int, ...]) -> None:
     """SGD-NG takes steps of lr, heavy ball of at most lr·(1 − μᵗ)/(1 − μ), reached if the direction stays."""
     ends = target.path(walk, lambda step: 2.0 ** rates[step], anchored=True)
