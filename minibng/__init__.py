@@ -1,4 +1,4 @@
-"""minibng: block-normalized gradients, in NumPy and CuPy, with an autodiff small enough to read."""
+"""minibng: block-normalized gradients, in pure NumPy, with an autodiff small enough to read."""
 
 from minibng import data, nn, optim, train
 from minibng.autodiff import TraceError, check_grads, fused, grad, hvp, ops, primitive, value_and_grad, vjp

@@ -66,7 +66,7 @@ def standardize(
     ----------
     train
         The training samples, shape (N, ...).
-    others
+    *others
         Any further parts, of shapes (M, ...) with the same last axes.
     axis
         The axes to take statistics over, the samples (axis 0) among them. None, the default: all of them,

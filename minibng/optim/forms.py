@@ -29,7 +29,9 @@ _TEXT = {
     "adaptive": "{name} on the block-normalized gradient scaled to the parameters: g^i/‖g^i‖ · max(‖x^i‖, floor·‖1‖).",
 }
 
-_COMMON = """Settings of every optimizer, told in full at `Optimizer`: ``params`` (a Params or a list of arrays), ``lr``
+_COMMON = """Notes
+-----
+Settings of every optimizer, told in full at `Optimizer`: ``params`` (a Params or a list of arrays), ``lr``
 (a number or a schedule), ``norm``, ``blocks`` (the partition), ``weight_decay`` and ``decay``, ``nonfinite``, and,
 where they apply, ``clip`` and ``floor``."""
 
