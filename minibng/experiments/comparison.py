@@ -79,7 +79,7 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     declared: bool = True
-    """Whether epochs, batch size and number of rates are those of the declaration: only then claims are judged."""
+    """Whether epochs are those of the declaration, and seeds not more: only then claims are judged."""
     interrupted: bool = False
     """Whether Ctrl-C ended it; then it holds the finished runs and nothing else."""
 
@@ -201,7 +201,7 @@ def compare(
     count, length = seeds or experiment.seeds, epochs or experiment.epochs
     require("scipy.stats", "experiments", "a comparison")  # before hours of work, not after
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
-    result = Comparison(experiment, declared=length == experiment.epochs)
+    result = Comparison(experiment, declared=length == experiment.epochs and count <= experiment.seeds)
     with Pool(experiment.train, workers, show) as pool:
         rounds = _Rounds(pool, result, length)
         try:

@@ -44,7 +44,8 @@ class Claim:
     """A claim about training and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
 
     Log final training losses are compared, seed by seed; lower is better. It is judged only at the budget that the
-    experiment declares (epochs, batch size, number of rates).
+    experiment declares (epochs, batch size, rates), and on no more seeds than it declares: to add seeds until a claim
+    is decided is to decide by chance.
     """
 
     number: str

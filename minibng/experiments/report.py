@@ -101,7 +101,7 @@ def _cells(row: Row) -> list[str]:
         str(row.setting.get("schedule", "")),
         f"{row.lr:.3g}{'*' if row.edge else ''}",
         spread(row.loss, 1, ".3g"),
-        spread(row.error, 100, ".1f"),
+        spread(Interval(*np.clip(row.error, 0, 1)), 100, ".1f"),  # an error rate is no more than 1
         f"{row.seconds:.2f}",
         f"{row.diverged}/{row.seeds}" if row.diverged else "",
     ]
@@ -156,9 +156,10 @@ def verdicts(comparison: Comparison) -> str:
         if claim.number not in judged:
             e = comparison.experiment
             budget = f"{_words(claim.setting)}, {e.epochs} epochs"
+            why = "" if comparison.declared else "; epochs or seeds are not those declared"
             lines.append(
                 f"{claim.number}  not tested: its primary comparison is {claim.treatment} against "
-                f"{claim.baseline} ({budget})"
+                f"{claim.baseline} ({budget}, up to {e.seeds} seeds){why}"
             )
     lines.append("Everything else in the table is exploratory.")
     return "\n".join(lines)

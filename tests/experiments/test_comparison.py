@@ -105,6 +105,8 @@ def test_below_five_seeds_nothing_is_decided():
 
 def test_another_budget_than_the_declared_one_judges_nothing():
     assert compare(experiment(claim("bad", "good")), epochs=2).verdicts == []
+    more = compare(experiment(claim("bad", "good")), seeds=experiment().seeds + 1)
+    assert more.verdicts == [] and "epochs or seeds are not those declared" in report.verdicts(more)
 
 
 def test_the_difference_is_that_of_log_losses():
