@@ -1,7 +1,20 @@
 """minibng: block-normalized gradients, in pure NumPy, with an autodiff small enough to read."""
 
 from minibng import data, nn, optim, train
-from minibng.autodiff import TraceError, check_grads, fused, grad, hvp, ops, primitive, value_and_grad, vjp
+from minibng.autodiff import (
+    TraceError,
+    check_grads,
+    fused,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    ops,
+    primitive,
+    value_and_grad,
+    vjp,
+)
 from minibng.backend import asarray, to_host
 from minibng.params import Layout, Params
 
@@ -16,7 +29,10 @@ __all__ = [
     "data",
     "fused",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
+    "jvp",
     "nn",
     "ops",
     "optim",

@@ -2,7 +2,7 @@
 
 from minibng.autodiff import ops
 from minibng.autodiff.checking import check_grads
-from minibng.autodiff.derivatives import flatten, grad, hvp, value_and_grad, vjp
+from minibng.autodiff.derivatives import flatten, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from minibng.autodiff.tracer import Traced, TraceError, fused, primitive, raw
 
 __all__ = [
@@ -12,7 +12,10 @@ __all__ = [
     "flatten",
     "fused",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
+    "jvp",
     "ops",
     "primitive",
     "raw",

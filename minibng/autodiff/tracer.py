@@ -15,6 +15,7 @@ turn. Derivatives of derivatives therefore need no flag and no second set of rul
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -78,17 +79,17 @@ FUSED: dict[str, Callable[..., Any]] = {}
 """Name → fused primitive, for the test that holds each against its reference."""
 
 NUMPY_HINTS: dict[str, str] = {}
-"""What to use instead of a NumPy function that we lack; filled by the operation table."""
+"""What to use instead of a NumPy function, or of its ``keyword=``, that we lack; filled by the operation table."""
 
 
 class Traced:
     """A value whose history is recorded. Use it as the array it stands for; comparisons give plain arrays."""
 
-    __slots__ = ("port", "trace", "value")
+    __slots__ = ("port", "value", "within")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: Any, trace: Trace, port: Port) -> None:
-        self.value, self.trace, self.port = value, trace, port
+        self.value, self.within, self.port = value, trace, port
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,7 +118,7 @@ class Traced:
         return bool(self.value)
 
     def __repr__(self) -> str:
-        return f"Traced(level {self.trace.level}, {self.value!r})"
+        return f"Traced(level {self.within.level}, {self.value!r})"
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -127,27 +128,34 @@ class Traced:
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return _numpy_call(func, args, kwargs)
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        what = "build arrays from traced values with np.stack or np.concatenate; look at them with has_aux=True"
-        raise TraceError(f"a traced value cannot become a plain NumPy array, its derivative would be lost: {what}")
-
-    def __float__(self) -> float:
-        raise TraceError("float() of a traced value would lose its derivative; use NumPy: np.exp, not math.exp")
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise TraceError("traced values cannot be written to in place; build a new one with np.where or np.concatenate")
-
 
 def _numpy_call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Answer NumPy's dispatch protocols: find our operation for ``func`` and call it."""
+    ours: Any = NUMPY_NAMES.get(func)
+    if ours is None or kwargs:
+        _check_call(func, ours, kwargs)
+    return ours(*args, **kwargs)
+
+
+def _check_call(func: Any, ours: Any, kwargs: dict[str, Any]) -> None:
+    """Refuse a function of NumPy that we lack, or one of its keywords, and tell what to use instead."""
     if kwargs.pop("out", None) is not None:
-        what = "(out=, or an in-place operator such as array += traced); use array = array + traced"
-        raise TraceError(f"np.{func.__name__} cannot write a traced result into an existing array {what}")
-    ours = NUMPY_NAMES.get(func)
+        raise TraceError(f"{_name(func)} cannot write to an array (out=, array += traced): use array = array + traced")
     if ours is None:
         hint = NUMPY_HINTS.get(func.__name__, "compose it from bng.ops, or define it with bng.primitive")
-        raise TraceError(f"no derivative is known for np.{func.__name__}: {hint}")
-    return ours(*args, **kwargs)
+        raise TraceError(f"no derivative is known for {_name(func)}: {hint}")
+    for key in kwargs:
+        if f"{key}=" in NUMPY_HINTS and not _takes(ours, key):
+            raise TraceError(f"{_name(func)} of a traced value takes no {key}=: {NUMPY_HINTS[f'{key}=']}")
+
+
+def _name(func: Any) -> str:
+    return f"{getattr(func, '__module__', 'numpy')}.{func.__name__}".replace("numpy", "np", 1)
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == keyword or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def raw(x: Any) -> Any:
@@ -167,11 +175,10 @@ def top_trace(args: Sequence[Any]) -> Trace | None:
     top: Trace | None = None
     for a in args:
         if type(a) is Traced:
-            if not a.trace.alive:
-                what = "it was stored while a function was differentiated; return it instead, with has_aux=True"
-                raise TraceError(f"a traced value was used after its trace had ended: {what}")
-            if top is None or a.trace.level > top.level:
-                top = a.trace
+            if not a.within.alive:
+                raise TraceError("a stored traced value was used after its trace had ended: return it, has_aux=True")
+            if top is None or a.within.level > top.level:
+                top = a.within
     return top
 
 
@@ -186,7 +193,7 @@ def _lower(args: Sequence[Any], top: Trace) -> tuple[list[Any], tuple[int, ...],
     """Unwrap the arguments of the innermost trace by one level; tell which they were and where they come from."""
     lower, argnums, parents = list(args), [], []
     for i, a in enumerate(args):
-        if type(a) is Traced and a.trace is top:
+        if type(a) is Traced and a.within is top:
             lower[i] = a.value
             argnums.append(i)
             parents.append(a.port)
@@ -241,7 +248,7 @@ def primitive(
             raise TraceError(f"{pull.__name__} has no derivative with respect to argument {i}")
         return rule
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
         def operation(*args: Any, **kwargs: Any) -> Any:
             top = top_trace(args)
             if kwargs:
@@ -275,7 +282,7 @@ def fused(forward: Rule, backward: Rule) -> Callable[[Callable[..., Any]], Calla
     order. The residual never reaches it. One generic test holds every fused primitive against its reference.
     """
 
-    def decorate(reference: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(reference: Callable[..., Any]) -> Any:
         def operation(*args: Any, **kwargs: Any) -> Any:
             top = top_trace(args)
             if kwargs:
@@ -315,14 +322,13 @@ def _pull_reference(reference: Callable[..., Any], g: Any, node: Node) -> list[A
     return pullback(list(zip(outs, g if isinstance(g, tuple) else (g,), strict=True)))
 
 
-def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Callable[..., Any]:
+def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Any:
     functools.update_wrapper(operation, function)
     if function.__module__.startswith("minibng."):
         table[function.__name__] = operation
     for name in numpy if isinstance(numpy, tuple) else (numpy,) if numpy is not None else ():
         NUMPY_NAMES[name] = operation
-    made: Callable[..., Any] = operation
-    return made
+    return operation
 
 
 def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Callable[..., list[Any]], Trace]:
@@ -340,7 +346,7 @@ def run(function: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Calla
     def pullback(pairs: list[tuple[Any, Any]], consume: bool = False) -> list[Any]:
         grads: dict[Port, Any] = {}
         for y, g in pairs:
-            if type(y) is Traced and y.trace is trace:
+            if type(y) is Traced and y.within is trace:
                 _accumulate(grads, y.port, _match(g, y.value))
         _backward(grads, consume)
         return [grads[n, 0] if (n, 0) in grads else _zeros(v) for v, n in zip(values, leaves, strict=True)]
@@ -371,8 +377,7 @@ def _reachable(starts: list[Node]) -> list[Node]:
     seen: set[Node] = set()
     stack = starts
     while stack:
-        node = stack.pop()
-        if node not in seen:
+        if (node := stack.pop()) not in seen:
             seen.add(node)
             stack.extend(parent for parent, _ in node.parents)
     return sorted(seen, key=lambda n: n.index)
@@ -388,9 +393,7 @@ def _match(g: Any, like: Any) -> Any:
     if shape_of(g) != shape:
         g = sum_to(g, shape)
     dtype = getattr(like, "dtype", None)
-    if dtype is None or (hasattr(g, "dtype") and g.dtype == dtype):
-        return g
-    return cast(g, dtype)
+    return g if dtype is None or (hasattr(g, "dtype") and g.dtype == dtype) else cast(g, dtype)
 
 
 def _zeros(like: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minibng.backend.base import Array, BlockNorms, Group, HostArray
 
-NORM_PIECE = {"float16": 16_384, "float32": 16_384, "float64": 4_096}
+NORM_PIECE = {np.dtype("float16"): 16_384, np.dtype("float32"): 16_384, np.dtype("float64"): 4_096}
 """Most entries that are squared and summed in one call, by dtype; the sums of pieces are added in double.
 
 A block of equal entries makes every rounding of a running sum go the same way, so the error grows with the piece; BLAS
@@ -118,7 +118,7 @@ def _total(flats: Sequence[HostArray], norm: float, exponent: int | None = None)
     """Return Σg², Σ|g| or max|g| over the parts of one block, after multiplication by 2^exponent."""
     totals = [0.0]
     for flat in flats:
-        most = NORM_PIECE[flat.dtype.name]
+        most = NORM_PIECE[flat.dtype]
         for start in range(0, flat.size, most):
             piece = _ready(flat[start : start + most], exponent)
             if norm == 2:
@@ -149,7 +149,7 @@ def _totals(flats: Sequence[HostArray], group: Group, norm: float, exponent: Hos
     """Return Σg², Σ|g| or max|g| of each block of a group, (n,) float64, after multiplication by 2^exponent[j]."""
     totals = np.zeros(group.count)
     for flat, cut in zip(flats, group.cuts, strict=True):
-        for box in boxes(cut, 2 * NORM_PIECE[flat.dtype.name]):  # at most half of it in one of two or more blocks
+        for box in boxes(cut, 2 * NORM_PIECE[flat.dtype]):  # at most half of it in one of two or more blocks
             powers = None if exponent is None else exponent[box.first : box.last, None]
             piece = _ready(flat[box.start : box.stop].reshape(box.shape), powers)
             part = totals[box.first : box.last]

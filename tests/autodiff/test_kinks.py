@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minibng import grad, ops, vjp
+from minibng import grad, hessian, hvp, jacobian, ops, vjp
 from minibng.nn import relu
 
 try:
@@ -77,6 +77,112 @@ def test_the_exponent_has_derivative_zero_where_the_base_is_not_positive():
 def test_square_root_at_zero_has_an_infinite_slope_and_warns_as_numpy_does():
     with pytest.warns(RuntimeWarning, match="divide by zero"):
         assert grad(np.sqrt)(np.array(0.0)) == np.inf
+
+
+def test_a_cube_root_at_zero_has_an_infinite_slope_and_warns_as_numpy_does():
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        assert grad(np.cbrt)(np.array(0.0)) == np.inf
+
+
+LENGTHS = {
+    "norm": np.linalg.norm,
+    "norm 1": lambda x: np.linalg.norm(x, 1),
+    "norm 3": lambda x: np.linalg.norm(x, 3),
+    "norm inf": lambda x: np.linalg.norm(x, np.inf),
+    "norm 1.5": lambda x: np.linalg.norm(x, 1.5),
+    "norm 0.5": lambda x: np.linalg.norm(x, 0.5),
+    "matrix norm": lambda x: np.linalg.norm(x[:, None]),
+    "matrix norm 1": lambda x: np.linalg.norm(x[:, None], 1),
+    "along an axis": lambda x: np.sum(np.linalg.norm(x[:, None], axis=1)),
+    "std": np.std,
+    "hypot": lambda x: np.hypot(x[0], x[1]),
+    "arctan2": lambda x: np.arctan2(x[0], x[1]),
+    "sqrt of squares by hand, safe": lambda x: np.linalg.norm([1.0]) * np.linalg.norm(x),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lengths_have_derivatives_zero_at_zero(name, dtype):
+    f, x = LENGTHS[name], np.zeros(3, dtype)
+    g = grad(f)(x)
+    assert g.dtype == dtype
+    np.testing.assert_array_equal(g, np.zeros(3))
+    np.testing.assert_array_equal(hvp(f)(x, np.ones(3, dtype)), np.zeros(3))
+
+
+def test_a_length_beside_zero_is_a_unit_vector():
+    for x in (np.array([0.0, 3.0, 4.0]), np.array([0.0, 3e-150, 4e-150])):
+        np.testing.assert_allclose(grad(np.linalg.norm)(x), [0.0, 0.6, 0.8], rtol=1e-12)
+    np.testing.assert_allclose(grad(lambda x: np.hypot(x[0], x[1]))(np.array([3e-300, 4e-300])), [0.6, 0.8])
+    np.testing.assert_allclose(grad(lambda x: np.arctan2(x[0], x[1]))(np.array([3e-200, 4e-200])), [1.6e199, -1.2e199])
+
+
+def test_a_constant_column_among_others_has_std_with_derivative_zero():
+    x = np.array([[1.0, 2.0], [1.0, 5.0]])
+    np.testing.assert_allclose(grad(lambda x: np.sum(np.std(x, axis=0)))(x), [[0.0, -0.5], [0.0, 0.5]])
+
+
+@pytest.mark.parametrize("function", [np.logaddexp, np.logaddexp2])
+def test_the_sum_of_two_vanishing_probabilities_has_a_finite_gradient(function):
+    none = -np.inf
+    a, b = np.array([none, none, 0.0]), np.array([none, 0.0, none])
+    y, pull = vjp(function, a, b)
+    np.testing.assert_array_equal(y, [none, 0.0, 0.0])
+    np.testing.assert_array_equal(pull(np.ones(3)), [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+def test_logsumexp_of_vanishing_probabilities_has_a_finite_gradient():
+    x = np.array([[-np.inf, -np.inf], [-np.inf, 0.0]])
+    y, pull = vjp(lambda x: ops.logsumexp(x, axis=1), x)
+    np.testing.assert_array_equal(y, [-np.inf, 0.0])
+    np.testing.assert_array_equal(pull(np.ones(2))[0], [[0.0, 0.0], [0.0, 1.0]])
+
+
+def test_sort_leaves_equal_entries_in_their_order():
+    x = np.array([2.0, 1.0, 2.0, 1.0])
+    y, pull = vjp(np.sort, x)
+    np.testing.assert_array_equal(y, [1.0, 1.0, 2.0, 2.0])
+    np.testing.assert_array_equal(pull(np.array([1.0, 10.0, 100.0, 1000.0]))[0], [100.0, 1.0, 1000.0, 10.0])
+
+
+def test_the_range_of_equal_entries_has_derivative_zero():
+    np.testing.assert_array_equal(grad(np.ptp)(np.ones(4)), np.zeros(4))
+
+
+def test_products_with_zeros_have_the_derivatives_of_the_polynomial():
+    x = np.array([2.0, 0.0, 3.0, 0.0])
+    np.testing.assert_array_equal(grad(np.prod)(x), np.zeros(4))
+    np.testing.assert_array_equal(grad(np.prod)(x[:3]), [0.0, 6.0, 0.0])
+    expected = np.zeros((4, 4))
+    expected[1, 3] = expected[3, 1] = 6.0
+    np.testing.assert_array_equal(hessian(np.prod)(x), expected)
+    np.testing.assert_array_equal(jacobian(np.cumprod)(x), [[1, 0, 0, 0], [0, 2, 0, 0], [0, 6, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 17])
+def test_the_determinant_of_a_singular_matrix_has_its_cofactors_as_derivative(n):
+    a = np.diag(np.arange(float(n)))  # of rank n − 1
+    if n <= 16:
+        expected = np.zeros((n, n))
+        expected[0, 0] = np.prod(np.arange(1.0, n))
+        np.testing.assert_allclose(grad(np.linalg.det)(a), expected, atol=1e-12)
+    else:
+        with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+            grad(np.linalg.det)(a)
+
+
+@pytest.mark.parametrize("f", [np.floor, np.ceil, np.round, np.trunc, np.rint, np.fix, np.heaviside])
+def test_steps_have_derivative_zero(f):
+    x = np.array([-1.5, 0.0, 0.3, 2.0])
+    step = (lambda x: f(x, 0.5)) if f is np.heaviside else f
+    y, pull = vjp(lambda x: step(x) * x, x)
+    np.testing.assert_array_equal(y, step(x) * x)
+    np.testing.assert_array_equal(pull(np.ones(4))[0], step(x))
+
+
+def test_a_remainder_at_a_multiple_has_the_slopes_of_the_piece_that_it_begins():
+    np.testing.assert_array_equal(np.stack(vjp(np.remainder, 6.0, 3.0)[1](1.0)), [1.0, -2.0])
 
 
 @pytest.mark.parametrize("x, expected", [(-2.0, 0.0), (0.3, 1.0), (7.0, 0.0)])

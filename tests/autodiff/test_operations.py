@@ -1,12 +1,14 @@
 """Every operation against three oracles that share no code with it: our checker's differences, plain differences of
 this file, and PyTorch. The table of cases must name every registered operation."""
 
+import contextlib
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from minibng.autodiff import check_grads, hvp, ops, vjp
+from minibng.autodiff import check_grads, hvp, ops, raw, vjp
 from minibng.autodiff.tracer import FUSED, PRIMITIVES
 
 try:
@@ -26,6 +28,7 @@ class Case(NamedTuple):
 
 
 CASES: list[Case] = []
+GOLDEN = itertools.count()
 
 
 def case(op, label, args, ours, theirs):
@@ -41,8 +44,18 @@ def positive(*shape):
     return RNG.uniform(0.5, 2.0, shape)
 
 
+def inside(*shape):
+    return RNG.uniform(-0.8, 0.8, shape)
+
+
 def off_zero(*shape):
     return RNG.uniform(0.3, 1.5, shape) * RNG.choice([-1.0, 1.0], shape)
+
+
+def distinct(*shape):
+    """Entries no two of which are close, in one draw or in draws that follow each other (golden ratio)."""
+    n = int(np.prod(shape))
+    return (np.array([next(GOLDEN) for _ in range(n)]) * 0.6180339887 % 1 * 6 - 3).reshape(shape)
 
 
 def apart(*shape):
@@ -75,6 +88,18 @@ unary("tanh", normal, lambda x: torch.tanh(x))
 unary("abs", off_zero, lambda x: torch.abs(x))
 unary("relu", off_zero, lambda x: torch.relu(x))
 unary("sign", off_zero, lambda x: torch.sign(x))
+for _op in ["sin", "cos", "sinh", "cosh", "arcsinh", "arctan", "exp2", "expm1", "deg2rad", "rad2deg", "positive"]:
+    unary(_op, normal, lambda x, op=_op: getattr(torch, op)(x))
+for _op in ("log2", "log10", "log1p", "reciprocal"):
+    unary(_op, positive, lambda x, op=_op: getattr(torch, op)(x))
+for _op in ("arcsin", "arccos", "arctanh", "tan"):
+    unary(_op, inside, lambda x, op=_op: getattr(torch, op)(x))
+unary("arccosh", lambda *shape: 1.0 + positive(*shape), lambda x: torch.arccosh(x))
+unary("cbrt", off_zero, lambda x: torch.sign(x) * torch.abs(x) ** (1 / 3))
+unary("fabs", off_zero, lambda x: torch.abs(x))
+unary("absolute", off_zero, lambda x: torch.abs(x))
+for _shape in SHAPES:
+    case("root", f"{_shape}", [positive(*_shape)], PRIMITIVES["root"], lambda x: torch.sqrt(x))
 
 
 def binary(op, draw, theirs):
@@ -95,8 +120,16 @@ binary("subtract", normal, lambda a, b: a - b)
 binary("multiply", normal, lambda a, b: a * b)
 binary("divide", off_zero, lambda a, b: a / b)
 binary("power", positive, lambda a, b: torch.pow(a, b))
-binary("maximum", normal, lambda a, b: torch.maximum(a, b))
-binary("minimum", normal, lambda a, b: torch.minimum(a, b))
+binary("maximum", distinct, lambda a, b: torch.maximum(a, b))
+binary("minimum", distinct, lambda a, b: torch.minimum(a, b))
+
+binary("arctan2", off_zero, lambda a, b: torch.arctan2(a, b))
+binary("hypot", off_zero, lambda a, b: torch.hypot(a, b))
+binary("logaddexp", normal, lambda a, b: torch.logaddexp(a, b))
+binary("logaddexp2", normal, lambda a, b: torch.logaddexp2(a, b))
+binary("remainder", positive, lambda a, b: torch.remainder(a, b))
+case("remainder", "negative", [np.array([-2.3, 2.3, -2.3, 2.3]), np.array([0.7, 0.7, -0.7, -0.7])], ops.remainder,
+     lambda a, b: torch.remainder(a, b))  # fmt: skip
 
 for _p in (3, 2, 1, 0, -1, 0.5, -1.5, 2.0):
     case("power", f"x**{_p!r}", [positive(2, 3)], lambda x, p=_p: ops.power(x, p), lambda x, p=_p: torch.pow(x, p))
@@ -129,6 +162,7 @@ _grid = np.array([[-2.0, -0.7, 0.1], [0.4, 0.9, 3.0]])
 case("clip", "both", [_grid], lambda x: ops.clip(x, -0.5, 0.5), lambda x: torch.clamp(x, -0.5, 0.5))
 case("clip", "below", [_grid], lambda x: ops.clip(x, -0.5, None), lambda x: torch.clamp(x, min=-0.5))
 case("clip", "above", [_grid], lambda x: ops.clip(x, None, 0.5), lambda x: torch.clamp(x, max=0.5))
+case("clip", "new names", [_grid], lambda x: ops.clip(x, min=-0.5, max=0.5), lambda x: torch.clamp(x, -0.5, 0.5))
 case("clip", "scalar", [np.array(0.3)], lambda x: ops.clip(x, -0.5, 0.5), lambda x: torch.clamp(x, -0.5, 0.5))
 case(
     "clip", "traced limits", [_grid, np.array([-1.0, -0.5, 0.5]), np.array([[0.6], [2.0]])],
@@ -155,6 +189,12 @@ def torch_reduction(f):
     return reduce
 
 
+def torch_prod(x, axes, keep):
+    for a in sorted(i % x.ndim for i in ([axes] if isinstance(axes, int) else axes))[::-1]:
+        x = torch.prod(x, a, keep)
+    return x
+
+
 def reduction(op, draw, theirs, empty=True):
     f, reduce = getattr(ops, op), torch_reduction(theirs)
     sets = [((), None), ((4,), None), ((4,), 0), ((2, 3), None), ((2, 3), 0), ((2, 3), -1), ((2, 3), (0, 1))]
@@ -178,11 +218,18 @@ reduction(
     "var", normal,
     lambda x, a, k: torch.var(x, a, correction=0, keepdim=k) if x.numel() else torch.sum(x, a, k), empty=False,
 )  # fmt: skip
+reduction(
+    "std", apart,
+    lambda x, a, k: torch.std(x, a, correction=0, keepdim=k) if x.numel() > 0 else torch.sum(x, a, k), empty=False,
+)  # fmt: skip
+reduction("ptp", apart, lambda x, a, k: torch.amax(x, a, k) - torch.amin(x, a, k), empty=False)
+reduction("prod", off_zero, lambda x, a, k: torch_prod(x, a, k))
+reduction("average", normal, lambda x, a, k: torch.mean(x, a, k), empty=False)
 reduction("max", apart, lambda x, a, k: torch.amax(x, a, k), empty=False)
 reduction("min", apart, lambda x, a, k: torch.amin(x, a, k), empty=False)
 reduction("logsumexp", normal, lambda x, a, k: torch.logsumexp(x, a, k), empty=False)
-for _op in ("sum", "mean", "max", "min", "var", "logsumexp"):
-    _zero = 0.0 if _op == "var" else 1.0
+for _op in ("sum", "mean", "max", "min", "var", "logsumexp", "prod", "average", "ptp"):
+    _zero = 0.0 if _op in ("var", "ptp") else 1.0
     case(
         _op, "axis=()", [apart(2, 3)],
         lambda x, op=_op: getattr(ops, op)(x, axis=()), lambda x, z=_zero: x * z,
@@ -193,6 +240,53 @@ for _axis in (None, 0, (0, 2)):
         lambda x, a=_axis: ops.var(x, axis=a, ddof=1),
         lambda x, a=_axis: torch.var(x, tuple(range(3)) if a is None else a, correction=1),
     )  # fmt: skip
+    case(
+        "std", f"correction=1 axis={_axis}", [normal(2, 3, 4)],
+        lambda x, a=_axis: ops.std(x, axis=a, correction=1, keepdims=True),
+        lambda x, a=_axis: torch.std(x, tuple(range(3)) if a is None else a, correction=1, keepdim=True),
+    )  # fmt: skip
+ZEROS = np.array([[2.0, 0.0, 3.0, -1.0, 0.5], [0.0, 2.0, 0.0, 1.5, 3.0], [0.0, 0.0, 0.0, 1.5, 3.0]])
+for _axis in (0, 1, -1):
+    case("prod", f"zeros axis={_axis}", [ZEROS], lambda x, a=_axis: ops.prod(x, a), lambda x, a=_axis: torch.prod(x, a))
+    for _op in ("cumprod", "cumsum"):
+        for _x in (ZEROS, off_zero(2, 3, 4), off_zero(3, 1), normal(0, 2), normal(2, 0)):
+            case(
+                _op, f"{_x.shape} zeros={not _x.all()} axis={_axis}", [_x],
+                lambda x, op=_op, a=_axis: getattr(ops, op)(x, axis=a),
+                lambda x, op=_op, a=_axis: getattr(torch, op)(x, a),
+            )  # fmt: skip
+case("prod", "one zero", [ZEROS[0]], ops.prod, lambda x: torch.prod(x))
+for _op in ("cumprod", "cumsum"):
+    for _shape in ((), (1,), (5,), (8,), (9,), (2, 3), (0,)):
+        case(
+            _op, f"{_shape}", [off_zero(*_shape)],
+            getattr(ops, _op), lambda x, op=_op: getattr(torch, op)(x.reshape(-1), 0),
+        )  # fmt: skip
+for _n in (0, 1, 2, 3):
+    for _shape, _axis in (((4,), -1), ((4, 3), 0), ((4, 3, 5), 1), ((2, 4), -1)):
+        case(
+            "diff", f"{_shape} n={_n} axis={_axis}", [normal(*_shape)],
+            lambda x, n=_n, a=_axis: ops.diff(x, n, a), lambda x, n=_n, a=_axis: torch.diff(x, n, a),
+        )  # fmt: skip
+case(
+    "diff", "between two arrays", [normal(2, 3), normal(2, 2), normal(2, 1)],
+    lambda x, a, b: ops.diff(x, axis=1, prepend=a, append=b),
+    lambda x, a, b: torch.diff(x, dim=1, prepend=a, append=b),
+)  # fmt: skip
+case(
+    "diff", "between two numbers", [normal(2, 3), normal()], lambda x, a: ops.diff(x, axis=0, prepend=a, append=1.5),
+    lambda x, a: torch.diff(torch.cat([a.expand(1, 3), x, torch.full((1, 3), 1.5)]), dim=0),
+)  # fmt: skip
+for _shape, _axis, _w in [((3,), None, (3,)), ((2, 3), None, (2, 3)), ((2, 3), 1, (3,)), ((2, 3), 0, (2,)),
+                          ((2, 3, 4), -2, (3,)), ((2, 3), 1, (2, 3)), ((2, 3, 4), (0, 2), (2, 3, 4))]:  # fmt: skip
+    for _keep in (False, True):
+        _spread = [n if _axis is None or len(_w) > 1 or i == _axis % len(_shape) else 1 for i, n in enumerate(_shape)]
+        case(
+            "average", f"{_shape} axis={_axis} weights{_w}{' keepdims' * _keep}", [normal(*_shape), positive(*_w)],
+            lambda x, w, a=_axis, k=_keep: ops.average(x, a, w, keepdims=k),
+            lambda x, w, a=_axis, k=_keep, s=_spread: torch.sum(x * w.reshape(s), a, keepdim=k)
+            / torch.sum(w.reshape(s), a, keepdim=k),
+        )  # fmt: skip
 case(
     "logsumexp", "large entries", [normal(2, 3) + np.array([[1000.0], [-1000.0]])],
     lambda x: ops.logsumexp(x, axis=1), lambda x: torch.logsumexp(x, 1),
@@ -209,9 +303,89 @@ for _a, _b in [
 ]:  # fmt: skip
     case("matmul", f"{_a} {_b}", [normal(*_a), normal(*_b)], ops.matmul, lambda a, b: torch.matmul(a, b))
 case("matmul", "itself", [normal(3, 3)], lambda a: ops.matmul(a, a), lambda a: a @ a)
-for _a, _b in [((), (3,)), ((3,), ()), ((), ()), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4))]:
-    _f = (lambda a, b: a * b) if () in (_a, _b) else (lambda a, b: torch.matmul(a, b))
+DOTS = [((), (3,)), ((3,), ()), ((), ()), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4))]
+for _a, _b in [*DOTS, ((4, 2, 3), (5, 3, 2)), ((4, 2, 3), (3,)), ((3,), (5, 3, 2)), ((2, 3), (5, 3, 2))]:
+    _f = (lambda a, b: a * b) if () in (_a, _b) else (lambda a, b: torch_dot(a, b))
     case("dot", f"{_a} {_b}", [normal(*_a), normal(*_b)], ops.dot, _f)
+
+
+def torch_dot(a, b):
+    return torch.tensordot(a, b, dims=([-1], [-2 if b.ndim > 1 else -1]))
+
+
+for _a, _b in [((), (3,)), ((3,), (3,)), ((2, 3), (3,)), ((2, 3), (4, 3)), ((4, 2, 3), (5, 3)), ((2, 0), (4, 0))]:
+    _f = (lambda a, b: a * b) if () in (_a, _b) else (lambda a, b: torch.inner(a, b))
+    case("inner", f"{_a} {_b}", [normal(*_a), normal(*_b)], ops.inner, _f)
+for _a, _b in [((), ()), ((3,), (4,)), ((2, 3), (4,)), ((2, 2), (3, 2)), ((0,), (3,))]:
+    case(
+        "outer", f"{_a} {_b}", [normal(*_a), normal(*_b)],
+        ops.outer, lambda a, b: torch.outer(a.reshape(-1), b.reshape(-1)),
+    )  # fmt: skip
+for _a, _b in [((), ()), ((3,), (3,)), ((2, 3), (6,)), ((2, 3), (2, 3)), ((0,), (0,))]:
+    case("vdot", f"{_a} {_b}", [normal(*_a), normal(*_b)], ops.vdot, lambda a, b: a.reshape(-1) @ b.reshape(-1))
+for _a, _b, _axis in [((3,), (3,), -1), ((2, 3), (3,), -1), ((2, 1, 3), (4, 3), -1), ((3, 2), (3, 2), 0)]:
+    case(
+        "vecdot", f"{_a} {_b}", [normal(*_a), normal(*_b)],
+        lambda a, b, i=_axis: ops.vecdot(a, b, axis=i), lambda a, b, i=_axis: torch.sum(a * b, i),
+    )  # fmt: skip
+for _a, _b in [((), ()), ((2,), (3,)), ((2, 3), (4, 5)), ((2, 3), (4,)), ((4,), (2, 3)), ((2, 3, 1), (2, 1, 3))]:
+    case("kron", f"{_a} {_b}", [normal(*_a), normal(*_b)], ops.kron, lambda a, b: torch.kron(a, b))
+for _a, _b, _axes in [
+    ((2, 3), (3, 4), 1), ((2, 3, 4), (3, 4, 5), 2), ((2, 3), (4,), 0), ((2, 3), (2, 3), 2),
+    ((2, 3), (3, 2), ([1], [0])),
+    ((2, 3, 4), (4, 5, 2), ([0, 2], [2, 0])), ((2, 3, 4), (4, 5, 3), ([-1, 1], [0, -1])), ((2, 0), (0, 3), 1),
+]:  # fmt: skip
+    case(
+        "tensordot", f"{_a} {_b} {_axes}", [normal(*_a), normal(*_b)],
+        lambda a, b, i=_axes: ops.tensordot(a, b, axes=i), lambda a, b, i=_axes: torch.tensordot(a, b, dims=i),
+    )  # fmt: skip
+for _offset in (0, 1, -1, 5):
+    case(
+        "trace", f"offset={_offset}", [normal(3, 4)],
+        lambda x, k=_offset: ops.trace(x, k), lambda x, k=_offset: torch_diagonal(x, k).sum(-1) + 0 * x.sum(),
+    )  # fmt: skip
+case(
+    "trace", "axes", [normal(2, 3, 4)], lambda x: ops.trace(x, 1, -1, 0), lambda x: torch.diagonal(x, 1, -1, 0).sum(-1)
+)
+
+
+def torch_diagonal(x, k):
+    return torch.diagonal(x, k) if -x.shape[0] <= k <= x.shape[1] else x.new_zeros(0)
+
+
+EINSUMS = [
+    ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("ba,bc", (2, 3), (2, 4)), ("ij->ji", (2, 3)),
+    ("ij", (2, 3)),
+    ("ji", (2, 3)), ("ij->", (2, 3)), ("ij->j", (2, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)), ("iij->j", (3, 3, 2)),
+    ("iii->i", (3, 3, 3)), ("ijij->ij", (2, 3, 2, 3)), ("ii,i->i", (3, 3), (3,)), ("ii,jj->ij", (2, 2), (3, 3)),
+    ("ij,kl->", (2, 3), (4, 5)), ("ij,kl->il", (2, 3), (4, 5)), ("i,i->", (3,), (3,)), (",i->i", (), (3,)),
+    (",", (), ()),
+    ("i,j,k->kij", (2,), (3,), (4,)), ("ij,jk,kl->il", (2, 3), (3, 4), (4, 5)), ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)),
+    ("...ij,...jk->...ik", (5, 2, 3), (3, 4)), ("...ij,...jk", (6, 1, 2, 3), (5, 3, 4)), ("...->...", (2, 3)),
+    ("...i->...", (2, 4, 3)), ("i...->i...", (2, 3)), ("...ii->...i", (2, 3, 3)), ("i...,i->...", (3, 2), (3,)),
+    ("ij,ij->ij", (1, 3), (2, 3)), ("ij,ij->i", (2, 3), (2, 1)), ("ij,ij->", (2, 1), (1, 3)), ("i,ij", (1,), (3, 4)),
+    ("ij,jk->ik", (0, 3), (3, 4)), ("ij,jk->ik", (2, 0), (0, 4)), (" i j , j k -> i k ", (2, 3), (3, 4)),
+    ("aB,Bc->ca", (2, 3), (3, 4)), ("ij,ij,ij->ij", (2, 3), (2, 3), (2, 3)),
+]  # fmt: skip
+for _n, (_s, *_shapes) in enumerate(EINSUMS):
+    case(
+        "einsum", f"{_s} {_shapes}", [normal(*n) for n in _shapes],
+        lambda *xs, s=_s: ops.einsum(s, *xs), lambda *xs, s=_s: torch.einsum(s, *xs),
+    )  # fmt: skip
+    if _n % 8 == 0:
+        _f = PRIMITIVES["_einsum"]
+        case("_einsum", _s, CASES[-1].args, lambda *xs, s=_s, f=_f: f(s, *xs), CASES[-1].theirs)
+case(
+    "einsum", "optimized", [normal(2, 3), normal(3, 4), normal(4, 5)],
+    lambda *xs: ops.einsum("ij,jk,kl->il", *xs, optimize=True), lambda a, b, c: a @ b @ c,
+)  # fmt: skip
+case("einsum", "itself", [normal(3, 3)], lambda x: ops.einsum("ij,jk->ik", x, x), lambda x: x @ x)
+case("einsum", "lists", [normal(2, 3), normal(3, 4)], lambda a, b: ops.einsum(a, [0, 2], b, [2, 1]), lambda a, b: a @ b)
+case(
+    "einsum", "lists with output", [normal(2, 3, 3), normal(3, 4)],
+    lambda a, b: ops.einsum(a, [..., 1, 1], b, [1, 7], [7, ...]),
+    lambda a, b: torch.einsum("niI,ij->jn", a * torch.eye(3, dtype=a.dtype), b),
+)  # fmt: skip
 
 
 # Shapes
@@ -313,6 +487,96 @@ for _shape, _axis in [((), 0), ((3,), 0), ((3,), 1), ((3,), -1), ((2, 3), 1), ((
         "stack", f"{_shape} axis={_axis}", [normal(*_shape) for _ in range(3)],
         lambda *xs, a=_axis: ops.stack(xs, axis=a), lambda *xs, a=_axis: torch.stack(xs, dim=a),
     )  # fmt: skip
+
+
+def joined(library, out):
+    """Several results as one array, so that a case has one."""
+    return library.concatenate([library.ravel(o) for o in out]) if isinstance(out, (list, tuple)) else out
+
+
+def moves(op, call, *shapes):
+    """A case of an operation that moves entries about, or puts zeros in: NumPy tells where each of them goes."""
+
+    def theirs(*xs):
+        ends = np.cumsum([0, *[x.numel() for x in xs]]) + 1
+        places = [np.arange(a, b).reshape(x.shape) for a, b, x in zip(ends, ends[1:], xs, strict=False)]
+        found = np.array(joined(np, call(np, *places)))
+        source = torch.cat([torch.zeros(1, dtype=xs[0].dtype), *[x.reshape(-1) for x in xs]])
+        return source[torch.tensor(found.reshape(-1), dtype=torch.long)].reshape(found.shape)
+
+    number = sum(c.op == op for c in CASES)
+    case(op, f"{number}: {shapes}", [normal(*s) for s in shapes], lambda *xs: joined(ops, call(ops, *xs)), theirs)
+
+
+for _shape in ((3,), (2, 3), (2, 3, 4), (0, 3)):
+    moves("flip", lambda m, x: m.flip(x), _shape)
+    moves("flip", lambda m, x: m.flip(x, -1), _shape)
+    moves("flipud", lambda m, x: m.flipud(x), _shape)
+    moves("roll", lambda m, x: m.roll(x, 2), _shape)
+    moves("roll", lambda m, x: m.roll(x, -1, axis=0), _shape)
+    moves("tile", lambda m, x: m.tile(x, 2), _shape)
+    moves("tile", lambda m, x: m.tile(x, (2, 1, 3, 2)), _shape)
+    moves("repeat", lambda m, x: m.repeat(x, 3), _shape)
+    moves("repeat", lambda m, x: m.repeat(x, 2, axis=-1), _shape)
+    moves("atleast_1d", lambda m, x: m.atleast_1d(x), _shape)
+    moves("pad", lambda m, x: m.pad(x, 2), _shape)
+for _shape in ((2, 3), (2, 3, 4), (3, 3)):
+    moves("flip", lambda m, x: m.flip(x, (0, 1)), _shape)
+    moves("fliplr", lambda m, x: m.fliplr(x), _shape)
+    moves("roll", lambda m, x: m.roll(x, (1, -2), axis=(0, 1)), _shape)
+    moves("tile", lambda m, x: m.tile(x, (2, 3)), _shape)
+    moves("repeat", lambda m, x: m.repeat(x, [2] + [0] * (x.shape[0] - 2) + [3], axis=0), _shape)
+    moves("matrix_transpose", lambda m, x: m.matrix_transpose(x), _shape)
+    for _k in (-2, -1, 0, 1, 3):
+        moves("tril", lambda m, x, k=_k: m.tril(x, k), _shape)
+        moves("triu", lambda m, x, k=_k: m.triu(x, k), _shape)
+        moves("rot90", lambda m, x, k=_k: m.rot90(x, k), _shape)
+        moves("rot90", lambda m, x, k=_k: m.rot90(x, k, axes=(-1, 0)), _shape)
+        moves("diagonal", lambda m, x, k=_k: m.diagonal(x, k), _shape)
+        moves("diagonal", lambda m, x, k=_k: m.diagonal(x, k, -1, 0), _shape)
+for _k in (-2, 0, 1):
+    moves("diag", lambda m, x, k=_k: m.diag(x, k), (3,))
+    moves("diag", lambda m, x, k=_k: m.diag(x, k), (3, 4))
+moves("diagonal", lambda m, x: m.diagonal(x, 9), (2, 3))
+for _mode in ("constant", "edge", "reflect", "symmetric", "wrap"):
+    for _width in (0, 1, 3, (1, 2), ((1, 0), (0, 2)), ((5, 7), (1, 1))):
+        moves("pad", lambda m, x, w=_width, mode=_mode: m.pad(x, w, mode=mode), (2, 3))
+    moves("pad", lambda m, x, mode=_mode: m.pad(x, ((0, 1),), mode), (2, 3, 4))
+case(
+    "pad", "with ones", [normal(2)],
+    lambda x: ops.pad(x, (1, 2), constant_values=1.0), lambda x: torch.nn.functional.pad(x, (1, 2), value=1.0),
+)  # fmt: skip
+case(
+    "_surround", "(2, 3)", [normal(2, 3)], lambda x: PRIMITIVES["_surround"](x, [[1, 0], [2, 3]], 0),
+    lambda x: torch.nn.functional.pad(x, (2, 3, 1, 0)),
+)  # fmt: skip
+for _shape in ((), (3,), (2, 3), (2, 3, 4), (0,)):
+    for _op in ("atleast_1d", "atleast_2d", "atleast_3d", "dstack", "vstack", "hstack"):
+        moves(_op, lambda m, a, b, op=_op: getattr(m, op)(*([(a, b)] if "stack" in op else [a, b])), _shape, _shape)
+for _shapes in [((2, 3), (2, 1)), ((3,), (3, 2)), ((3,), (3,)), ((2, 3), (2, 0), (2,))]:
+    moves("column_stack", lambda m, *xs: m.column_stack(xs), *_shapes)
+moves("hstack", lambda m, *xs: m.hstack(xs), (2,), (), (0,), (3,))
+moves("hstack", lambda m, *xs: m.hstack(xs), (2, 3), (2, 1))
+moves("vstack", lambda m, *xs: m.vstack(xs), (3,), (2, 3))
+moves("dstack", lambda m, *xs: m.dstack(xs), (2, 3), (2, 3, 4))
+for _shapes in [((2, 1), (3,)), ((), (2, 3)), ((3,),), ((4, 1, 3), (2, 1), (1,)), ((0, 3), (3,))]:
+    moves("broadcast_arrays", lambda m, *xs: m.broadcast_arrays(*xs), *_shapes)
+for _cuts in (1, 3, [2], [1, 4], [0, 3, 3], [2, 9], [-2], np.array([1, 5]), []):
+    moves("split", lambda m, x, c=_cuts: m.split(x, c), (6,))
+    moves("split", lambda m, x, c=_cuts: m.split(x, c, axis=-1)[::-1], (2, 6))
+    moves("array_split", lambda m, x, c=_cuts: m.array_split(x, c, 1), (2, 6, 3))
+    moves("hsplit", lambda m, x, c=_cuts: m.hsplit(x, c), (6,))
+    moves("hsplit", lambda m, x, c=_cuts: m.hsplit(x, c), (2, 6))
+    moves("vsplit", lambda m, x, c=_cuts: m.vsplit(x, c), (6, 2))
+    moves("dsplit", lambda m, x, c=_cuts: m.dsplit(x, c), (2, 1, 6))
+for _n in (2, 4, 5, 9):
+    moves("array_split", lambda m, x, n=_n: m.array_split(x, n), (7, 2))
+moves("split", lambda m, x: m.split(x, 3)[1], (6, 2))
+moves("_cut", lambda m, x: PRIMITIVES["_cut"](x, [1, 4], -1) if m is ops else np.split(x, [1, 4], -1), (2, 6))
+for _shape, _axis in (((3,), 0), ((2, 3), 0), ((2, 3), -1), ((2, 3, 4), 1), ((0, 3), 0)):
+    moves(
+        "unstack", lambda m, x, a=_axis: m.unstack(x, axis=a) if m is ops else tuple(np.moveaxis(x, a, 0)), _shape
+    ) if 0 not in _shape else None
 case("stack", "python floats", [1.5, -2.0], lambda *xs: ops.stack(xs), lambda *xs: torch.stack(xs))
 
 
@@ -356,6 +620,157 @@ for _n, (_shape, _index) in enumerate(INDICES):
         lambda x, i=_index, s=_shape: PRIMITIVES["scatter"](x, i, s),
         lambda x, i=_index, s=_shape: torch_scatter(x, i, s),
     )  # fmt: skip
+
+
+for _shape, _index, _axis in [
+    ((4,), [3, 0, 0], None), ((2, 3), [[5, 0], [0, 1]], None), ((2, 3), np.array([2, 0]), 1), ((2, 3), 1, 0),
+    ((), [0], None),
+    ((2, 3, 4), [[0, 2], [1, 1]], 1), ((2, 3, 4), np.array([], dtype=int), -1), ((2, 3), -1, -1),
+    ((2, 3), [True - 1], 0),
+]:  # fmt: skip
+    moves("take", lambda m, x, i=_index, a=_axis: m.take(x, i, axis=a), _shape)
+_ranks = RNG.integers(0, 3, (2, 5))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks, axis=1), (2, 3))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[:, :3], 0), (4, 3))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[:1, :, None] - 3, -2), (2, 3, 4))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[0], None), (2, 3))
+moves("gather", lambda m, x: m.gather(x, [1, 1, 0]) if m is ops else x[[1, 1, 0]], (2, 3))
+for _shape, _index, _v in [
+    ((4,), [3, 0, 3], (3,)), ((2, 3), ([0, 0], [1, 1]), (2,)), ((2, 3), [1, 1], (2, 3)), ((2, 3), [1, 1, 0], (3,)),
+    ((2, 3), _mask, (4,)), ((2, 3), (slice(None), 1), (2,)), ((4,), [0, 0], ()),
+    ((2, 3), (slice(None), [0, 0]), (2, 1)),
+]:  # fmt: skip
+    case(
+        "scatter_add", f"{_shape} {_index!r} {_v}", [normal(*_shape), normal(*_v)],
+        lambda x, v, i=_index: ops.scatter_add(x, i, v),
+        lambda x, v, i=_index: x
+        + torch_scatter(v.expand(np.empty(tuple(x.shape))[i].shape).contiguous(), i, tuple(x.shape)),
+    )  # fmt: skip
+for _shape, _axis in [((5,), -1), ((4, 3), 0), ((4, 3), 1), ((2, 5, 3), -2), ((2, 3), None), ((0,), -1), ((1,), 0)]:
+    case(
+        "sort", f"{_shape} axis={_axis}", [apart(*_shape)], lambda x, a=_axis: ops.sort(x, axis=a),
+        lambda x, a=_axis: torch.sort(x.reshape(-1) if a is None else x, 0 if a is None else a)[0],
+    )  # fmt: skip
+
+
+# Linear algebra
+
+
+def regular(*shape):
+    """Matrices that are far from singular."""
+    return normal(*shape) * 0.4 + 2.0 * np.eye(shape[-1])
+
+
+def gram(x):
+    """A positive definite matrix for any x: cholesky's argument must stay symmetric when it is moved."""
+    return x @ x.swapaxes(-1, -2) + 0.5 * np.eye(x.shape[-2], dtype=x.dtype)
+
+
+def torch_gram(x):
+    return x @ x.mT + 0.5 * torch.eye(x.shape[-2], dtype=x.dtype)
+
+
+for _a, _b in [
+    ((3, 3), (3,)), ((3, 3), (3, 2)), ((5, 3, 3), (3,)), ((5, 3, 3), (5, 3, 2)), ((5, 3, 3), (3, 2)),
+    ((3, 3), (5, 3, 2)),
+    ((4, 1, 3, 3), (5, 3, 2)), ((1, 1), (1,)), ((0, 3, 3), (0, 3, 1)), ((3, 3), (3, 0)),
+]:  # fmt: skip
+    case(
+        "solve", f"{_a} {_b}", [regular(*_a), normal(*_b)], ops.linalg.solve,
+        lambda a, b: (torch.linalg.inv(a) @ (b[:, None] if b.ndim == 1 else b)).reshape(
+            (*a.shape[:-1],) if b.ndim == 1 else torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + b.shape[-2:]
+        ),
+    )  # fmt: skip
+for _shape in [(3, 3), (1, 1), (5, 2, 2), (4, 5, 3, 3), (0, 2, 2)]:
+    case("inv", f"{_shape}", [regular(*_shape)], ops.linalg.inv, lambda a: torch.linalg.inv(a))
+    case("det", f"{_shape}", [regular(*_shape)], ops.linalg.det, lambda a: torch.linalg.det(a))
+    case(
+        "slogdet",
+        f"{_shape}",
+        [regular(*_shape)],
+        lambda a: ops.linalg.slogdet(a)[1],
+        lambda a: torch.linalg.slogdet(a)[1],
+    )
+    case(
+        "_logabsdet", f"{_shape}", [-regular(*_shape)],
+        lambda a: PRIMITIVES["_logabsdet"](a)[0], lambda a: torch.linalg.slogdet(a)[1],
+    )  # fmt: skip
+    case(
+        "cholesky", f"{_shape}", [normal(*_shape)],
+        lambda x: ops.linalg.cholesky(gram(x)), lambda x: torch.linalg.cholesky(torch_gram(x)),
+    )  # fmt: skip
+    case(
+        "cholesky", f"upper {_shape}", [normal(*_shape)],
+        lambda x: ops.linalg.cholesky(gram(x), upper=True), lambda x: torch.linalg.cholesky(torch_gram(x)).mT,
+    )  # fmt: skip
+    case(
+        "_cholesky", f"{_shape}", [normal(*_shape)],
+        lambda x: PRIMITIVES["_cholesky"](gram(x)), lambda x: torch.linalg.cholesky(torch_gram(x)),
+    )  # fmt: skip
+case("slogdet", "sign", [regular(2, 3, 3)], lambda a: ops.linalg.slogdet(-a)[0] * a[:, 0, 0], lambda a: -a[:, 0, 0])
+case(
+    "det",
+    "product",
+    [normal(3, 2), normal(2, 3)],
+    lambda a, b: ops.linalg.det(b @ a),
+    lambda a, b: torch.linalg.det(b @ a),
+)
+
+
+def torch_minors(a):
+    """The determinant of 3×3 matrices by Sarrus' rule, which divides by nothing."""
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in a.unbind(-2))
+    return a * e * i + b * f * g + c * d * h - c * e * g - b * d * i - a * f * h
+
+
+for _label, _a in {
+    "rank 2": np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 1.0, 3.0]]),
+    "rank 1": np.ones((3, 3)),
+    "rank 0": np.zeros((3, 3)),
+    "some": np.stack([np.ones((3, 3)), 2 * np.eye(3) + 0.1]),
+}.items():
+    case("det", f"singular: {_label}", [_a], ops.linalg.det, torch_minors)
+
+
+def torch_norm(x, p, axis, keep):
+    if p == 0:  # of which torch gives no derivative
+        return torch.sum((x != 0) + 0 * x, axis, keepdim=keep)
+    return torch.linalg.vector_norm(x, 2 if p is None else p, axis, keep)
+
+
+for _ord in (None, 2, 1, 3, 1.5, -1, np.inf, -np.inf, 0):
+    for _shape, _axis in [((4,), None), ((2, 3), 0), ((2, 3), -1), ((2, 3, 4), 1), ((1, 3), 0)]:
+        for _keep in (False, True):
+            case(
+                "norm", f"{_shape} ord={_ord} axis={_axis}{' keepdims' * _keep}", [apart(*_shape)],
+                lambda x, o=_ord, a=_axis, k=_keep: ops.linalg.norm(x, o, a, k),
+                lambda x, o=_ord, a=_axis, k=_keep: torch_norm(x, o, a, k),
+            )  # fmt: skip
+    case(
+        "vector_norm", f"ord={_ord}", [apart(2, 3)],
+        lambda x, o=_ord or 2: ops.linalg.vector_norm(x, ord=o), lambda x, o=_ord or 2: torch.linalg.vector_norm(x, o),
+    )  # fmt: skip
+for _shape in ((2, 3), (2, 3, 4), ()):
+    case("norm", f"{_shape} all", [off_zero(*_shape)], ops.linalg.norm, lambda x: torch.linalg.vector_norm(x))
+for _ord in ("fro", 1, -1, np.inf, -np.inf):
+    for _keep in (False, True):
+        case(
+            "matrix_norm", f"ord={_ord}{' keepdims' * _keep}", [apart(2, 3, 4)],
+            lambda x, o=_ord, k=_keep: ops.linalg.matrix_norm(x, ord=o, keepdims=k),
+            lambda x, o=_ord, k=_keep: torch.linalg.matrix_norm(x, o, keepdim=k),
+        )  # fmt: skip
+        case(
+            "norm", f"matrix ord={_ord}{' keepdims' * _keep}", [apart(2, 3, 4)],
+            lambda x, o=_ord, k=_keep: ops.linalg.norm(x, o, axis=(2, 0), keepdims=k),
+            lambda x, o=_ord, k=_keep: torch.linalg.matrix_norm(x, o, dim=(2, 0), keepdim=k),
+        )  # fmt: skip
+    case(
+        "norm",
+        f"2-D ord={_ord}",
+        [apart(3, 4)],
+        lambda x, o=_ord: ops.linalg.norm(x, o),
+        lambda x, o=_ord: torch.linalg.norm(x, o),
+    )
 
 
 # Fused
@@ -455,7 +870,7 @@ def over_cases(operations):
     return decorate
 
 
-OPERATIONS = set(PRIMITIVES) | set(FUSED) | set(ops.__all__)
+OPERATIONS = (set(PRIMITIVES) | set(FUSED) | set(ops.__all__) | set(ops.linalg.__all__)) - {"linalg"}
 every_case = over_cases(OPERATIONS)
 fused_case = over_cases(FUSED)
 
@@ -497,8 +912,8 @@ def test_every_operation_has_a_case_and_every_case_an_operation():
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_every_operation_is_documented(name):
-    f = getattr(ops, name, None) or PRIMITIVES.get(name) or FUSED[name]
-    assert f.__name__ == name
+    f = getattr(ops, name, None) or getattr(ops.linalg, name, None) or PRIMITIVES.get(name) or FUSED[name]
+    assert f.__name__ == {"absolute": "abs"}.get(name, name)
     assert f.__doc__ or name.startswith("_")
 
 
@@ -627,6 +1042,28 @@ def by_reference(c, reference):
     return f
 
 
+POINT = np.array([[0.4, 1.3, -0.7], [0.9, -0.2, 0.6]])
+THIRD = {
+    "elementary": lambda x: np.sin(x) * np.arctan(x) + np.log1p(x * x) / np.cosh(x) + np.cbrt(x + 3),
+    "two operands": lambda x: np.arctan2(x, x[0]) + np.hypot(x, 1.5) + np.logaddexp(x, x[:, :1]) + (x * x + 1) ** x,
+    "prod": lambda x: np.prod(x * x - 0.3, axis=1) + np.prod(np.sin(x)),
+    "cumprod": lambda x: np.cumprod(np.sin(x), axis=1),
+    "std": lambda x: np.std(x, axis=1) * np.linalg.norm(x, 3, axis=1),
+    "einsum": lambda x: np.einsum("ij,kj,ij->k", x, np.sin(x), x),
+    "solve": lambda x: np.linalg.solve(x @ x.T + np.eye(2), x),
+    "det": lambda x: np.linalg.det(x @ x.T) + np.linalg.slogdet(x @ x.T).logabsdet,
+    "det, singular there": lambda x: np.linalg.det(np.vstack([x, x[0] + x[1] + (x[0] - POINT[0]) * np.arange(3.0)])),
+    "inv": lambda x: np.linalg.inv(x @ x.T + np.eye(2)),
+    "cholesky": lambda x: np.linalg.cholesky(x @ x.T + np.eye(2)),
+    "moved": lambda x: np.sort(np.roll(np.pad(x, 1, mode="reflect"), 1) ** 3, axis=0)[1:3] * np.tile(x, (1, 2))[:, :5],
+}
+
+
+@pytest.mark.parametrize("name", THIRD)
+def test_third_derivatives(name):
+    check_grads(THIRD[name], POINT, order=3)
+
+
 def test_cast_gives_the_gradient_back_in_the_dtype_of_the_input():
     y, pull = vjp(lambda x: ops.cast(x, "float32"), np.array([1.0, 2.0]))
     assert y.dtype == np.float32
@@ -665,3 +1102,129 @@ def test_a_plain_list_may_be_an_operand(op):
 def test_operations_take_plain_lists_as_numpy_does():
     np.testing.assert_array_equal(ops.add([1.0, 2.0], [3.0, 4.0]), [4.0, 6.0])
     np.testing.assert_array_equal(ops.matmul([[1.0, 2.0]], [[3.0], [4.0]]), [[11.0]])
+
+
+# Planted faults: the table must find a wrong rule in every operation that has one
+
+
+def closure(function, name):
+    """The cell in which a function holds a variable of the function around it."""
+    return function.__closure__[function.__code__.co_freevars.index(name)]
+
+
+@contextlib.contextmanager
+def planted(op, i, change):
+    """Run with rule i of an operation replaced by ``change(rule)``; i is None for the one rule of all arguments."""
+    pull = closure(PRIMITIVES[op], "pull").cell_contents
+    cell = closure(pull, "every") if i is None else closure(closure(pull, "_rule_of").cell_contents, "rules")
+    right = cell.cell_contents
+    cell.cell_contents = change(right) if i is None else (*right[:i], change(right[i]), *right[i + 1 :])
+    try:
+        yield
+    finally:
+        cell.cell_contents = right
+
+
+def rules_of(op):
+    """The positions of an operation's rules: [None] for one rule of all arguments."""
+    pull = closure(PRIMITIVES[op], "pull").cell_contents
+    if closure(pull, "every").cell_contents is not None:
+        return [None]
+    rules = closure(closure(pull, "_rule_of").cell_contents, "rules").cell_contents
+    return [i for i, rule in enumerate(rules) if rule is not None]
+
+
+def found(op):
+    """Whether some case of the operation fails under our checker."""
+    for c in CASES:
+        if c.op == op:
+            try:
+                check_grads(c.ours, *c.args, order=2)
+            except (AssertionError, ValueError):  # differences disagree, or the shapes
+                return True
+    return False
+
+
+def each(change):
+    """Apply a change to one cotangent, or to each of several."""
+    return lambda g: [change(x) for x in g] if isinstance(g, (list, tuple)) else change(g)
+
+
+FAULTS = {
+    "factor": lambda rule: lambda *a, **k: each(lambda x: x * 1.001)(rule(*a, **k)),
+    "sign": lambda rule: lambda *a, **k: each(lambda x: -x)(rule(*a, **k)),
+    "lost": lambda rule: lambda *a, **k: each(lambda x: x * 0.0)(rule(*a, **k)),
+    "second derivative lost": lambda rule: lambda g, y, *a, **k: rule(plain(g), y, *a, **k),
+}
+LINEAR_LOOP = {"add", "sum_to", "broadcast_to", "cast"}
+"""What the backward pass itself calls: a fault there is in every derivative, and may loop."""
+
+
+def plain(g):
+    """A cotangent without its history, as a rule that calls NumPy past the tracer would see it."""
+    return tuple(map(plain, g)) if isinstance(g, tuple) else raw(g)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("op", sorted(set(PRIMITIVES) - LINEAR_LOOP - {"sign"}))
+def test_a_fault_in_a_rule_is_found(op, fault):
+    for i in rules_of(op):
+        with planted(op, i, FAULTS[fault]):
+            assert found(op), f"argument {i}"
+
+
+def swapped(rule):
+    return lambda g, y, a, b: rule(g, y, b, a)
+
+
+SUBTLE = {
+    "matmul: left operand not transposed": ("matmul", 1, lambda r: lambda g, y, a, b: ops.matmul(a, g)),
+    "solve: a's cotangent transposed": ("solve", None, lambda r: lambda g, y, n, a, b: [
+        ops.matrix_transpose(x) if i == 0 else x for i, x in zip(n, r(g, y, n, a, b), strict=True)]),
+    "inv: one transposition missing": ("inv", 0, lambda r: lambda g, y, a: -y @ g @ ops.matrix_transpose(y)),
+    "det: cofactors transposed": ("det", 0, lambda r: lambda g, y, a: ops.matrix_transpose(r(g, y, a))),
+    "cholesky: not symmetric": ("_cholesky", 0, lambda r: lambda g, y, a: ops.tril(r(g, y, a)) * 1.5),
+    "cholesky: upper half of g not masked": ("_cholesky", 0, lambda r: lambda g, y, a: r(g + ops.triu(g, 1).mT, y, a)),
+    "einsum: one operand's cotangent halved": ("_einsum", None, lambda r: lambda g, y, n, s, *xs, **k: [
+        x * (0.5 if i == 2 else 1.0) for i, x in zip(n, r(g, y, n, s, *xs, **k), strict=True)]),
+    "cumsum: not reversed": ("cumsum", 0, lambda r: lambda g, y, x, axis=None: ops.reshape(
+        ops.cumsum(g, axis=axis), np.shape(x))),
+    "cumsum: wrong axis": ("cumsum", 0, lambda r: lambda g, y, x, axis=None: r(g, y, x, axis=axis and axis - 1)),
+    "roll: forward instead of back": ("roll", 0, lambda r: lambda g, y, x, shift, axis=None: ops.roll(g, shift, axis)),
+    "flip: always all axes": ("flip", 0, lambda r: lambda g, y, x, axis=None: ops.flip(g)),
+    "tril: diagonal cut off": ("tril", 0, lambda r: lambda g, y, x, k=0: ops.tril(g, k - 1)),
+    "pad: from the wrong end": ("_surround", 0, lambda r: lambda g, y, x, w, v: ops.flip(r(ops.flip(g), y, x, w, v))),
+    "cut: parts in the wrong order": ("_cut", 0, lambda r: lambda g, y, x, cuts, axis: ops.concatenate(g[::-1], axis)),
+    "transpose: axes not inverted": ("transpose", 0, lambda r: lambda g, y, x, axes=None: ops.transpose(g, axes)),
+    "moveaxis: not back": ("moveaxis", 0, lambda r: lambda g, y, x, source, destination: ops.moveaxis(
+        g, source, destination)),
+    "scatter_add: values doubled": ("scatter_add", 2, lambda r: lambda g, y, x, i, v: 2 * g[i]),
+    "divide: second term's y forgotten": ("divide", 1, lambda r: lambda g, y, a, b: -g / b),
+    "power: p not lowered": ("power", 0, lambda r: lambda g, y, x, p: g * p * y),
+    "power: derivative in the exponent": ("power", 1, lambda r: lambda g, y, x, p: g * y),
+    "hypot: y not divided by": ("hypot", 0, lambda r: lambda g, y, a, b: g * a),
+    "arctan2: arguments swapped": ("arctan2", 0, swapped),
+    "logaddexp: arguments swapped": ("logaddexp", 0, swapped),
+    "remainder: truncated": ("remainder", 1, lambda r: lambda g, y, a, b: -g * np.trunc(raw(a) / raw(b))),
+    "expm1: exp without its 1": ("expm1", 0, lambda r: lambda g, y, x: g * y),
+    "arccos: sign": ("arccos", 0, lambda r: lambda g, y, x: -r(g, y, x)),
+    "logsumexp: no softmax": ("logsumexp", 0, lambda r: lambda g, y, x, axis=None, keepdims=False: r(
+        g, y, x, axis=axis, keepdims=keepdims) * 0 + np.mean(raw(g))),
+    "max: not linear in g": ("max", 0, lambda r: lambda g, y, x, axis=None, keepdims=False: r(
+        g, y, x, axis=axis, keepdims=keepdims) ** 2),
+    "root: not halved": ("root", 0, lambda r: lambda g, y, x: g / y),
+    "where: branches swapped": ("where", 1, lambda r: lambda g, y, c, a, b: ops.where(c, 0, g)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUBTLE)
+def test_a_subtle_fault_is_found(name):
+    op, i, change = SUBTLE[name]
+    with planted(op, i, change):
+        assert found(op)
+
+
+def test_a_planted_fault_is_taken_out_again():
+    with planted("exp", 0, FAULTS["sign"]):
+        assert found("exp")
+    assert not found("exp")
