@@ -50,9 +50,13 @@ def _one_of(table: Mapping[str, Any], what: str) -> Callable[[str], str]:
 
 def _whole(least: int) -> Callable[[str], int]:
     def accept(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
             raise argparse.ArgumentTypeError(f"a whole number of at least {least} is needed, got {text!r}")
-        return int(text)
+        return number
 
     return accept
 

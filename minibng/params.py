@@ -132,16 +132,14 @@ def match_patterns(table: Mapping[str, Any], names: Sequence[str], what: str, de
     ValueError
         For a pattern that fits no name, and, where there is no default, a name that no pattern fits.
     """
-    values = []
-    for name in names:
-        value = next((table[pattern] for pattern in table if fnmatchcase(name, pattern)), default)
-        if value is None:
+    first = [next((pattern for pattern in table if fnmatchcase(name, pattern)), None) for name in names]
+    for name, pattern in zip(names, first, strict=True):
+        if pattern is None and default is None:
             raise ValueError(f"{what}: no pattern fits {name!r}; add '*' for the rest")
-        values.append(value)
     for pattern in table:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"{what}: the pattern {pattern!r} fits none of {', '.join(names)}")
-    return values
+    return [default if pattern is None else table[pattern] for pattern in first]
 
 
 def _units(
@@ -230,7 +228,7 @@ class Layout:
         self.sizes = tuple(math.prod(s) for s in self.shapes)
         self.offsets = tuple(int(n) for n in np.cumsum([0, *self.sizes])[:-1])
         self.size = sum(self.sizes)
-        self.partition, self.unit_axes = blocks, dict(unit_axes or {})
+        self.unit_axes = dict(unit_axes or {})
         self.groups = partition(dict(zip(self.names, self.shapes, strict=True)), blocks, unit_axes=self.unit_axes)
 
     @property
@@ -239,9 +237,7 @@ class Layout:
         return BlockNames(self.groups)
 
     def with_blocks(self, blocks: Partition) -> Layout:
-        """Return the same layout under another partition."""
-        if blocks == self.partition:
-            return self
+        """Return a layout of the same tensors under another partition."""
         return Layout(dict(zip(self.names, self.shapes, strict=True)), blocks, self.unit_axes)
 
     def views(self, flat: Array) -> dict[str, Array]:
@@ -305,7 +301,7 @@ class Params:
     layout
         Names, shapes and blocks.
     flat
-        The vector (P,), C-contiguous, float32 or float64.
+        The vector (P,), C-contiguous, floating; optimizers step float32 and float64.
     buffers
         Name → array or number.
 
@@ -458,6 +454,10 @@ class Params:
     def __deepcopy__(self, memo: Any) -> Params:
         return self.copy()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle layout, vector and buffers; the views are cut anew, so that they are views again."""
+        return Params, (self.layout, self.flat, self.buffers)
+
     def to(self, device: str) -> Params:
         """Return a copy on another device; make the optimizer after moving."""
         new = self.copy()
@@ -494,6 +494,8 @@ class Params:
                 raise ValueError(
                     f"the saved buffer {name!r} has shape {np.shape(value)}, here {np.shape(self.buffers[name])}"
                 )
+            if is_array(value) and value.dtype != self.buffers[name].dtype:
+                raise ValueError(f"the saved buffer {name!r} is {value.dtype}, here {self.buffers[name].dtype}")
         for name, value in tensors.items():
             if value.dtype != self.dtype:
                 raise ValueError(f"{name!r} was saved as {value.dtype}, these parameters are {self.dtype}")

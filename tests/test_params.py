@@ -48,7 +48,6 @@ def test_partitions(blocks):
     assert partition(SHAPES, blocks) == expected
     assert list(Layout(SHAPES, blocks).block_names) == [name for name, _ in PARTITIONS[blocks]]
     assert Layout(SHAPES).with_blocks(blocks) == Layout(SHAPES, blocks)
-    assert Layout(SHAPES, blocks).partition == blocks
 
 
 def test_the_layer_is_the_default_block():

@@ -279,7 +279,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     outs, rebuild = flatten(tracing.out)
     pulled, push = _transposed(tracing, outs)
     value = _outside(tracing.out, tracing.trace)
-    return value, rebuild(_own(push(list(zip(pulled, directions, strict=True))), directions))
+    made = _own(push(list(zip(pulled, directions, strict=True))), directions)
+    scalar = [isinstance(leaf, np.generic) for leaf in flatten(value)[0]]  # NumPy's scalars stay scalars
+    return value, rebuild([t[()] if s else t for t, s in zip(made, scalar, strict=True)])
 
 
 def _transposed(tracing: _Tracing, outs: Sequence[Any]) -> tuple[list[Any], Callable[..., list[Any]]]:
@@ -294,9 +296,8 @@ def _unit(like: Any, index: tuple[int, ...] | None = None) -> Any:
     value = raw(like)
     floating = getattr(getattr(value, "dtype", None), "kind", "") == _FLOATS
     unit = np.zeros_like(value) if floating else np.zeros(shape_of(value))
-    if index is None:
-        return unit[()] if isinstance(value, np.generic) else unit  # NumPy's scalars stay scalars
-    unit[index] = 1.0
+    if index is not None:
+        unit[index] = 1.0
     return unit
 
 

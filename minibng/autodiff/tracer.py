@@ -413,12 +413,12 @@ def add(a: Array, b: Array) -> Array:
 @primitive(lambda g, y, x, shape: broadcast_to(g, shape_of(x)))
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """Sum x over the axes along which ``shape`` was broadcast to x's: the adjoint of broadcasting."""
-    have = np.shape(x)
-    lead = len(have) - len(shape)
+    lead = len(have := np.shape(x)) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, have[lead:], strict=True)):
         raise ValueError(f"a rule returned a cotangent of shape {have} for an argument of shape {shape}")
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 != have[i + lead])
-    return np.sum(x, axis=axes).reshape(shape)
+    total = np.sum(x, axis=axes)
+    return total.reshape(shape) if shape else total
 
 
 @primitive(lambda g, y, x, shape: g, numpy=np.broadcast_to)

@@ -30,7 +30,7 @@ __all__ = [
 _CPU = NumpyBackend()
 _BY_DEVICE: dict[str, Backend] = {"cpu": _CPU}
 _BY_TYPE: dict[type, Backend] = {b.array_type: b for b in _BY_DEVICE.values()}
-_HOST_TYPES = (np.ndarray, np.generic)
+_HOST_TYPES = (np.memmap, np.generic)
 
 
 def get_backend(device: str = "cpu") -> Backend:
@@ -54,7 +54,7 @@ def backend_of(*arrays: Any) -> Backend:
 
 
 def is_array(x: Any) -> bool:
-    """Tell whether x is an array of some backend, or a NumPy scalar."""
+    """Tell whether x is an array of some backend, or a NumPy scalar; NumPy's matrices and masked arrays are none."""
     return type(x) in _BY_TYPE or isinstance(x, _HOST_TYPES)
 
 

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,12 +31,12 @@ class Group:
     tensors: tuple[int, ...]
     cuts: tuple[tuple[int, int, int], ...]
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of blocks n."""
         return self.cuts[0][1]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Entries of each block."""
         return sum(before * after for before, _, after in self.cuts)
@@ -103,6 +104,12 @@ class Backend(ABC):
     device: str
     xp: ModuleType
     array_type: type
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy, and pickle, as the one backend of this device."""
+        from minibng.backend import get_backend
+
+        return get_backend, (self.device,)
 
     @abstractmethod
     def asarray(self, x: Any, dtype: Any = None) -> Array:

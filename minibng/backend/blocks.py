@@ -189,16 +189,22 @@ def scalers(groups: Sequence[Group], norms: BlockNorms, lengths: Array, dtypes: 
     kept = lengths == (norms.values() if norms.exponent.any() else norms.root)
     first = 0
     for group, dtype in zip(groups, dtypes, strict=True):
-        work = np.float32 if dtype == np.float16 else np.dtype(dtype).type
+        work = np.float32 if dtype == np.float16 else dtype.type
         if group.count == 1:
-            size, keep = group.size, kept[first]
-            one = float(lengths[first]), float(norms.root[first]), int(norms.exponent[first])
-            made.append(None if keep else _sign_scaler(work(one[0])) if size == 1 else _scaler(*one, work))
+            one = lengths[first].item(), norms.root[first].item(), norms.exponent[first].item()
+            made.append(None if kept[first] else _sign_scaler(work(one[0])) if group.size == 1 else _scaler(*one, work))
         else:
             own = slice(first, first + group.count)
             made.append(None if kept[own].all() else _column_scaler(group, norms, lengths, kept, own, work))
         first += group.count
     return made
+
+
+_FACTORS = {
+    work: (float(np.finfo(work).tiny / np.finfo(work).eps), float(np.finfo(work).max) / 2)
+    for work in (np.float32, np.float64)
+}
+"""The range of factors that a dtype holds without loss."""
 
 
 def _sign_scaler(length: Any) -> Scaler:
@@ -209,7 +215,8 @@ def _sign_scaler(length: Any) -> Scaler:
 def _scaler(length: float, root: float, exponent: int, work: Any) -> Scaler:
     """Return the scaler of one block."""
     factor = length / root if root else 0.0
-    if factor > float(np.finfo(work).max):  # a long step in the direction of a tiny gradient: bring both near 1 first
+    least, most = _FACTORS[work]
+    if factor and not least < factor < most:  # a long step along a tiny gradient, or the reverse: bring both near 1
         shift = math.frexp(factor)[1]
         factor, exponent = math.ldexp(factor, -shift), exponent + shift
     rounded = work(factor)
@@ -232,8 +239,9 @@ def _column_scaler(group: Group, norms: BlockNorms, lengths: Array, kept: HostAr
         return sign_scaler
     factors = np.divide(length, root, out=np.zeros_like(root), where=root > 0)
     factors, powers = np.where(keep, 1, factors), np.where(keep, 0, norms.exponent[own])
-    if (large := factors > float(np.finfo(work).max)).any():
-        shift = np.where(large, np.frexp(factors)[1], 0)
+    least, most = _FACTORS[work]
+    if (outside := (factors > 0) & ~((least < factors) & (factors < most))).any():
+        shift = np.where(outside, np.frexp(factors)[1], 0)
         factors, powers = np.ldexp(factors, -shift), powers + shift
     rounded, shifted = factors.astype(work), bool(powers.any())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibng.backend import Array
+from minibng.backend import Array, is_array
 from minibng.optim.schedules import number
 from minibng.params import Params
 
@@ -45,7 +45,8 @@ class Accumulator:
         if not isinstance(grad, (Params, list, tuple)):
             raise TypeError(f"a gradient is a Params or a list of arrays, got {type(grad).__name__}")
         if self._mean is None:
-            self._mean = grad.__rebuild__(_leaves(grad)) if isinstance(grad, Params) else [g.copy() for g in grad]
+            leaves = [_own(i, g) for i, g in enumerate(_leaves(grad))]
+            self._mean = grad.__rebuild__(leaves) if isinstance(grad, Params) else leaves
             self._weight = weight
             return
         self._check(grad)
@@ -77,6 +78,17 @@ class Accumulator:
             raise ValueError("there is no gradient to average: add one first")
         mean, self._mean, self._weight = self._mean, None, 0.0
         return mean
+
+
+def _own(i: int, g: Any) -> Array:
+    """Return a copy that can be written to, also of a scalar."""
+    if not is_array(g) or g.dtype.kind != "f":
+        raise TypeError(
+            f"a gradient is made of floating-point arrays; leaf {i} is {getattr(g, 'dtype', type(g).__name__)}"
+        )
+    copy = np.empty_like(g)
+    np.copyto(copy, g)
+    return copy
 
 
 def _leaves(grad: Any) -> list[Array]:

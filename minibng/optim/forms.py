@@ -87,6 +87,14 @@ def register(rule: R) -> R:
     cls: Any = rule if isinstance(rule, type) else type(rule)
     if not (callable(getattr(cls, "init", None)) and callable(getattr(cls, "update", None))):
         raise TypeError(f"a step rule has the methods init(like) and update(state, g); {cls.__name__} lacks one")
+    old = _RULES.get(cls.__name__)
+    kind = old if isinstance(old, type) else type(old)
+    if (
+        old is not None
+        and (kind.__module__, kind.__qualname__) == (cls.__module__, cls.__qualname__)
+        and kind not in RULES
+    ):
+        unregister(cls.__name__)  # the same definition, run again: a notebook's cell
     for ending in FORMS:
         if cls.__name__ + ending in _BY_CLASS or cls.__name__.lower() + _ENDINGS[ending] in _BY_NAME:
             raise ValueError(f"there is an optimizer named {cls.__name__ + ending} already (letter case aside)")
@@ -110,8 +118,11 @@ def unregister(name: str) -> None:
     ------
     UnknownNameError
         Where no rule of that name is registered.
+    ValueError
+        For one of minibng's own.
     """
-    choose(_RULES, name, "step rule")
+    if choose(_RULES, name, "step rule") in RULES:
+        raise ValueError(f"{name} is minibng's own and stays")
     for ending in FORMS:
         del _BY_CLASS[name + ending], _BY_NAME[name.lower() + _ENDINGS[ending]]
     del _RULES[name]

@@ -42,13 +42,15 @@ class Norm:
 
     def of_all(self, norms: BlockNorms, sizes: Array) -> tuple[Array, Array]:
         """Return the norm of all blocks together as (root, exponent)."""
-        exponent = np.min(norms.exponent)
+        exponent = np.min(norms.exponent, initial=np.iinfo(np.int32).max)
         roots = np.ldexp(norms.root, exponent - norms.exponent)
+        largest = np.max(roots, initial=0)
+        shares = roots / np.where(largest > 0, largest, 1)  # their squares do not overflow
         if self.name == 2:
-            return np.sqrt(np.sum(roots**2)), exponent
+            return largest * np.sqrt(np.sum(shares**2)), exponent
         if self.name == "rms":
-            return np.sqrt(np.sum(sizes * roots**2) / np.maximum(np.sum(sizes), 1)), exponent
-        return (np.sum(roots) if self.name == 1 else np.max(roots)), exponent
+            return largest * np.sqrt(np.sum(sizes * shares**2) / np.maximum(np.sum(sizes), 1)), exponent
+        return (largest * np.sum(shares) if self.name == 1 else largest), exponent
 
 
 EUCLIDEAN = Norm(2)
@@ -57,7 +59,7 @@ _NORMS = {2: EUCLIDEAN, "rms": Norm("rms"), 1: Norm(1), math.inf: Norm(math.inf)
 
 def norm_of(name: Any) -> Norm:
     """Return a norm by what the user calls it: 2, "rms", 1, math.inf or "inf"."""
-    if isinstance(name, bool) or not isinstance(name, (int, float, str)) or name not in _NORMS:
+    if isinstance(name, bool) or not isinstance(name, (int, float, str, np.number)) or name not in _NORMS:
         raise UnknownNameError(f"norm is 2, 'rms', 1 or inf, got {name!r}")
     return _NORMS[name]
 

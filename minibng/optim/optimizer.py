@@ -6,7 +6,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -45,6 +45,15 @@ _STEPS: dict[str | None, Callable[..., tuple[Callable[..., Any], ...]]] = {
     "before": lambda rule: (rule, descend),
 }
 """Order of the decay → the formulas of one step; None where nothing decays."""
+
+
+Seen: TypeAlias = tuple[Sequence[Array], BlockNorms, Array | None]
+
+
+def _owner(a: Array) -> Any:
+    """Return the array whose memory a view shows."""
+    base = getattr(a, "base", None)
+    return a if base is None else base
 
 
 @functools.cache
@@ -116,8 +125,11 @@ class Optimizer:
         decay: str = "decoupled",
         nonfinite: str = "raise",
     ) -> None:
+        if isinstance(rule, type) or not isinstance(rule, StepRule):
+            told = f"the class {rule.__name__}" if isinstance(rule, type) else repr(rule)
+            raise TypeError(f"the rule is an object with init and update, such as optim.rules.Adam(), got {told}")
         self.rule = rule
-        self.lr: Schedule = lr if callable(lr) else constant(lr)
+        self.lr = lr
         self.norm = norm_of(norm)
         self.normalizer = _normalizer(normalize, self.norm, clip=clip, floor=floor)
         self.normalize = normalize
@@ -125,6 +137,7 @@ class Optimizer:
         self.nonfinite = nonfinite
         self._target = target_of(params, blocks)
         self._backend = backend_of(*self._target.tensors)
+        self._owners = {id(_owner(t)) for t in self._target.tensors}
         self._sizes = sizes_of(self._target.groups, self._backend)
         self.decays = _decays(weight_decay, self._target.names)
         """λ of each tensor."""
@@ -139,7 +152,7 @@ class Optimizer:
         self.steps = 0
         self.skipped = 0
         self.norms: BlockNorms | None = None
-        """Norms of the blocks of the last gradient; None before the first step."""
+        """Norms of the blocks of the last gradient (g + λx with decay "before"); None before the first step."""
         self.state: dict[str, Any] = {
             n: rule.init(t) for n, t in zip(self._target.names, self._target.tensors, strict=True)
         }
@@ -152,6 +165,7 @@ class Optimizer:
 
     def _make_steppers(self, rule: FormulaRule) -> None:
         """Bind the formulas of one step to the parameters."""
+        _check_formula(rule)
         self._stepper = self._bind(*_STEPS[self.decay](rule.formula))
 
     def _bind(self, *formulas: Callable[..., Any], outputs: tuple[str, ...] = ()) -> Stepper:
@@ -159,13 +173,23 @@ class Optimizer:
         return self._backend.stepper(formula, self._target.tensors, self._target.groups)
 
     @property
+    def lr(self) -> Schedule:
+        """The schedule; a number that is set here becomes a constant one."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float | Schedule) -> None:
+        self._lr = value if callable(value) else constant(value)
+
+    @property
     def block_names(self) -> BlockNames:
         """The blocks, in the order of `norms`."""
         return BlockNames(self._target.groups)
 
-    def measure(self, arrays: Sequence[Array]) -> BlockNorms:
-        """Return the norms of the blocks of arrays shaped like the parameters, (B,)."""
-        return self.norm.measure(self._backend, arrays, self._target.groups, self._sizes)
+    def measure(self, arrays: Params | Sequence[Array]) -> BlockNorms:
+        """Return the norms of the blocks of a Params, or of arrays, shaped like the parameters, (B,)."""
+        leaves = arrays.__leaves__() if isinstance(arrays, Params) else arrays
+        return self.norm.measure(self._backend, leaves, self._target.groups, self._sizes)
 
     def steps_on(self, params: Params) -> bool:
         """Tell whether it is these very parameters that this optimizer moves."""
@@ -180,23 +204,29 @@ class Optimizer:
         ValueError
             Where the gradient has another layout, shape or dtype, or the schedule gives no valid rate.
         NonFiniteError
-            For NaN or infinity, naming block and step; nothing has changed.
+            For NaN or infinity in gradient or parameters, naming block and step; nothing has changed. (Directions of a
+            rule of your own are not checked.)
         """
         grads = self._gradients(grad)
         lr = check_rate(self.lr(self.steps), f"the learning rate at step {self.steps}")
         if self.decay == "before":
             grads = self._decayed(grads)
         norms = self.norms = self.measure(grads)
-        if not self._finite(norms.root, "gradient", grads):
-            return
-        lengths = self._lengths(norms)
-        if lengths is not None and not self._finite(lengths, "parameters", self._target.tensors):
-            return
-        self._move(grads, lr, norms, lengths)
-        self.steps += 1
+        if (seen := self._seen(grads, norms)) is not None:
+            self._move(seen[0], lr, *seen[1:])
+            self.steps += 1
 
     def check(self) -> None:
         """Raise a non-finite error that a device has kept back; on the host errors come at once, so none is left."""
+
+    def _seen(self, grads: Sequence[Array], norms: BlockNorms) -> Seen | None:
+        """Return what the rule sees, gradient, norms and lengths; None where something is not finite and skipped."""
+        if not self._finite(norms.root, "gradient", grads):
+            return None
+        lengths = self._lengths(norms)
+        if lengths is not None and not self._finite(lengths, "parameters", self._target.tensors):
+            return None
+        return grads, norms, lengths
 
     def _lengths(self, norms: BlockNorms) -> Array | None:
         """Return the lengths that the blocks are to have, (B,), or None for those that they have."""
@@ -251,7 +281,8 @@ class Optimizer:
     def _decayed(self, grads: Sequence[Array]) -> list[Array]:
         """Return g + λx, in new arrays where λ is not 0."""
         rows = zip(grads, self._target.tensors, self.decays, strict=True)
-        return [g + λ * x if λ else g for g, x, λ in rows]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by its norm
+            return [g + λ * x if λ else g for g, x, λ in rows]
 
     def _gradients(self, grad: Any) -> Sequence[Array]:
         """Return the gradient as one array a tensor, refused where it does not fit."""
@@ -274,7 +305,11 @@ class Optimizer:
                 raise ValueError(f"the gradient of {name} has shape {g.shape}, {name} has {t.shape}")
             if g.dtype != t.dtype:
                 raise ValueError(f"the gradient of {name} is {g.dtype}, {name} is {t.dtype}: use .astype")
-        return grad
+        return [g.copy() if self._is_of_another(g, t) else g for g, t in zip(grad, target.tensors, strict=True)]
+
+    def _is_of_another(self, g: Array, t: Array) -> bool:
+        """Tell whether a gradient lies in memory that is stepped, other than as its own tensor; x·y has y for ∂x."""
+        return g is not t and id(_owner(g)) in self._owners
 
     def _finite(self, per_block: Array, what: str, arrays: Sequence[Array]) -> bool:
         """Tell whether every block's number is finite; if not, raise or count, as the policy says."""
@@ -290,9 +325,10 @@ class Optimizer:
         where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
         where = where or "all entries are, their norm is beyond the largest double"
         verb = "are" if what.endswith("s") else "is"
+        advice = "a smaller learning rate may help" if self.normalize else "a smaller learning rate or NG may help"
         raise NonFiniteError(
             f"step {self.steps}: the {what} of block {self.block_names[b]!r} {verb} not finite ({where}); nothing "
-            "was changed. A smaller learning rate or normalize='unit' may help; nonfinite='skip' skips such steps"
+            f"was changed; {advice}; nonfinite='skip' skips such steps"
         )
 
     # Saving and loading
@@ -302,7 +338,9 @@ class Optimizer:
         return {
             "method": self.method,
             "rule": type(self.rule).__name__,
+            "settings": dict(getattr(self.rule, "hyper", {})),
             "normalize": self.normalize,
+            "norm": self.norm.name,
             "blocks": self._partition(),
         }
 
@@ -327,7 +365,8 @@ class Optimizer:
         Raises
         ------
         ValueError
-            Where rule, normalizer, partition, names, shapes or dtypes differ, naming the first that does.
+            Where rule, its settings, normalizer, norm, partition, names, shapes or dtypes differ, naming the first that
+            does. The learning rate and the decay may differ.
         """
         mine = self._method()
         missing = [key for key in (*mine, "state", "steps", "skipped", "memory") if key not in saved]
@@ -348,6 +387,12 @@ class Optimizer:
         self.state = {n: _map_arrays(lambda a: asarray(np.array(a, order="C")), saved["state"][n]) for n in self.state}
         self.memory = _map_arrays(lambda a: asarray(np.array(a)), saved["memory"])
         self.steps, self.skipped = saved["steps"], saved["skipped"]
+
+    def __reduce__(self) -> Any:
+        """Refuse copies: the copy would step arrays that nobody holds."""
+        raise TypeError(
+            "an optimizer is not copied or pickled: make one on the copied parameters, then load_state_dict"
+        )
 
     def __repr__(self) -> str:
         form = f", normalize={self.normalize!r}" if self.normalize and type(self) is Optimizer else ""
@@ -371,6 +416,18 @@ def _normalizer(normalize: str | None, norm: Norm, **settings: float | None) -> 
         given["norm"] = norm
     made: Normalizer = choose(NORMALIZERS, normalize, "normalizer")(**given)
     return made
+
+
+def _check_formula(rule: FormulaRule) -> None:
+    """Refuse, by name, a rule whose formula does not take g and its slots, return u, and leave our names alone."""
+    name = type(rule).__name__
+    if taken := {"lr", "decay", "x"} & {*rule.scalars(1), *rule.slots}:
+        raise ValueError(f"{name}: {', '.join(sorted(taken))} is the optimizer's; choose another name")
+    formula = parse_once(rule.formula, outputs=("u",))
+    if (got := set(formula.arrays)) != (wanted := {"g", "u", *rule.slots}):
+        raise ValueError(
+            f"{name}: the formula's arrays are {sorted(got)}; with its slots they should be {sorted(wanted)}"
+        )
 
 
 def _decays(weight_decay: float | Mapping[str, float], names: Sequence[str]) -> tuple[float, ...]:

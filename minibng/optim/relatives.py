@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minibng.backend import Array, BlockNorms
-from minibng.optim.optimizer import Optimizer, descend
+from minibng.optim.optimizer import Optimizer, Seen, descend
 from minibng.optim.rules import SGD, Adam, FormulaRule, Momentum, checked, sgd
 from minibng.optim.schedules import Schedule, check_rate
 from minibng.params import Params
@@ -80,6 +80,18 @@ class LARS(Optimizer):
         super().__init__(params, Momentum(momentum), lr, blocks=blocks, nonfinite=nonfinite)
         self.decays = (self._λ,) * len(self.decays)
 
+    def _seen(self, grads: Sequence[Array], norms: BlockNorms) -> Seen | None:
+        """Return g + λx at the length f·‖g + λx‖."""
+        seen = super()._seen(grads, norms)
+        if seen is None or not self._λ:
+            return seen
+        decayed, f = self._decayed(grads), seen[2]
+        norms = self.measure(decayed)
+        with np.errstate(invalid="ignore"):  # 0 · inf, where a norm is beyond the largest double, is found below
+            lengths = f * norms.values()
+        finite = self._finite(norms.root, "gradient, decay included,", decayed)
+        return (decayed, norms, lengths) if finite and self._finite(lengths, "gradient", decayed) else None
+
     def _lengths(self, norms: BlockNorms) -> Array:
         """Return ‖g^i‖·f^i where nothing decays, else f^i."""
         g, x = norms.values(), self.measure(self._target.tensors).values()
@@ -87,13 +99,6 @@ class LARS(Optimizer):
         if not self._λ:
             return np.where(trusted, x, g)
         return np.where(trusted, x / np.where(trusted, g + self._λ * x, 1), 1)
-
-    def _move(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:
-        if self._λ:
-            grads = self._decayed(grads)
-            norms = self.measure(grads)
-            lengths = lengths * norms.values()
-        super()._move(grads, lr, norms, lengths)
 
 
 def regularize(u, x, *, decay):  # type: ignore[no-untyped-def]

@@ -6,7 +6,8 @@ arrays, it *is* the pure update; rendered by the backend, it runs in place on pi
 same bits.
 
 Moments are kept without their constant factors: m here is m/(1−β₁) of the paper, and v is v/(1−β₂). That saves two
-passes over memory at every step, and ``scalars`` puts the factors back.
+passes over memory at every step, and ``scalars`` puts the factors back. The price is range: with β₂ = 0.999 v leaves
+float32 for gradients above about 6·10¹⁷, 30 times earlier than with the factor. Behind NG no entry is above 1.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class FormulaRule:
     def check(self, dtype: Any) -> None:
         """Refuse an ε that is 0 in the parameters' precision: 0/0 would make NaN of a gradient of zeros."""
         for name, value in self.hyper.items():
-            if value and not np.dtype(dtype).type(value):
+            if name.endswith("eps") and not np.dtype(dtype).type(value):
                 raise ValueError(f"{name}={value:g} is 0 in {np.dtype(dtype)}; choose a larger one")
 
     def init(self, like: Array) -> State:

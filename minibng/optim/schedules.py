@@ -47,10 +47,12 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
     (1.0, 0.5, 0.25)
     """
     lr = check_rate(lr)
-    ordered = list(milestones)
-    if ordered != sorted(set(ordered)) or any(m < 0 for m in ordered):
-        raise ValueError(f"milestones are increasing numbers of steps, got {ordered}")
-    if not 0 < factor <= 1:
+    if not isinstance(milestones, Sequence):
+        raise TypeError(f"milestones are a list of numbers of steps, such as [100, 200], got {milestones!r}")
+    ordered = [number(m, "a milestone") for m in milestones]
+    if ordered != sorted(set(ordered)) or not all(0 <= m < math.inf for m in ordered):
+        raise ValueError(f"milestones are increasing numbers of steps, got {list(milestones)}")
+    if not 0 < number(factor, "factor") <= 1:
         raise ValueError(f"factor must lie in (0, 1], got {factor}")
     return lambda step: lr * factor ** sum(step >= m for m in ordered)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,15 @@ def _check_tensors(target: Target) -> None:
             raise ValueError(f"{name} is not C-contiguous, so it cannot be stepped in place: pass np.ascontiguousarray")
         if not getattr(t.flags, "writeable", True):
             raise ValueError(f"{name} is read-only, so it cannot be stepped in place: pass a copy")
-    for i, t in enumerate(target.tensors):
-        for j in range(i):
-            if target.layout is None and np.may_share_memory(t, target.tensors[j]):
-                raise ValueError(f"{target.names[j]} and {target.names[i]} share memory: it would be stepped twice")
+    if target.layout is None:
+        _check_apart(target)
+
+
+def _check_apart(target: Target) -> None:
+    """Refuse plain arrays that share memory: it would be stepped twice."""
+    filled = [(t, name) for t, name in zip(target.tensors, target.names, strict=True) if t.size]
+    by_type = [(t, name) for t, name in filled if hasattr(t, "__array_interface__")]
+    ordered = sorted(by_type, key=lambda pair: np.lib.array_utils.byte_bounds(pair[0])[0])
+    for (a, one), (b, other) in pairwise(ordered):
+        if np.may_share_memory(a, b):
+            raise ValueError(f"{one} and {other} share memory: it would be stepped twice")

@@ -20,16 +20,21 @@ CHUNK = 1024
 
 
 class Scores(NamedTuple):
-    """Mean loss in nats (for cross-entropy) and error: the fraction misclassified, None for real-valued targets."""
+    """Mean loss (of cross-entropy in nats) and error: the fraction of wrong decisions, None for real-valued targets."""
 
     loss: float
     error: float | None
 
 
 def mistaken(output: Array, labels: Array) -> Array:
-    """Tell for each sample whether the decision is wrong: the largest of K outputs, or the sign of a single one.
+    """Tell for each label whether the decision is wrong: the largest of K outputs, or the sign of a single one.
 
-    With one output, (N,) or (N, 1), the labels are 0 and 1, or −1 and +1.
+    With one output a label, of shape (…) or (…, 1), the labels are 0 and 1, or −1 and +1.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes are neither those nor outputs (…, K) and labels (…).
 
     Examples
     --------
@@ -38,6 +43,8 @@ def mistaken(output: Array, labels: Array) -> Array:
     >>> mistaken(np.array([0.5, -3.0]), np.array([1, 1]))
     array([False,  True])
     """
+    if output.shape[:-1] != labels.shape and output.shape != labels.shape:
+        raise ValueError(f"labels of shape {labels.shape} do not fit outputs of shape {output.shape}: no error rate")
     if output.shape == labels.shape or output.shape[-1] == 1:
         return (output.reshape(labels.shape) > 0) != (labels > 0)
     return np.argmax(output, axis=-1) != labels
@@ -56,4 +63,4 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
             total += float(loss) * len(y)
             if classes:
                 wrong += int(np.sum(mistaken(output, y)))
-    return Scores(total / n if math.isfinite(total) else math.nan, wrong / n if classes else None)
+    return Scores(total / n if math.isfinite(total) else math.nan, wrong / dataset.y.size if classes else None)
