@@ -93,7 +93,7 @@ def _safe(dtype: Any, norm: float) -> tuple[float, float]:
 
 def _ready(piece: HostArray, exponent: Any) -> HostArray:
     """Return a piece as it is summed: float16 in float32, multiplied by 2^exponent where one is given."""
-    if piece.dtype == np.float16:
+    if piece.itemsize == 2:
         piece = piece.astype(np.float32)
     return piece if exponent is None else np.ldexp(piece, exponent)
 
@@ -119,12 +119,13 @@ def _total(flats: Sequence[HostArray], norm: float, exponent: int | None = None)
     totals = [0.0]
     for flat in flats:
         most = NORM_PIECE[flat.dtype]
-        for start in range(0, flat.size, most):
-            piece = _ready(flat[start : start + most], exponent)
+        pieces = [flat] if flat.size <= most else [flat[i : i + most] for i in range(0, flat.size, most)]
+        for piece in pieces if flat.size else ():
+            part = _ready(piece, exponent)
             if norm == 2:
-                totals.append(float(np.dot(piece, piece)))
+                totals.append(float(np.dot(part, part)))
             else:
-                totals.append(float(np.max(np.abs(piece)) if norm == math.inf else np.sum(np.abs(piece))))
+                totals.append(float(np.max(np.abs(part)) if norm == math.inf else np.sum(np.abs(part))))
     return float(np.max(totals)) if norm == math.inf else sum(totals)
 
 

@@ -74,7 +74,8 @@ class PieceStepper(Stepper):
 
     def __init__(self, formula: Formula, like: Sequence[HostArray], groups: Sequence[Group]) -> None:
         self.kernel = numpy_kernel(formula)
-        self.arrays = formula.arrays
+        self.arrays, self.written = formula.arrays, formula.written
+        self.kept: dict[str, tuple[Sequence[HostArray], Sequence[HostArray]]] = {}
         self.groups = groups
         self.dtype = like[0].dtype
         sizes = [a.size for a in like]
@@ -95,7 +96,7 @@ class PieceStepper(Stepper):
         lengths: HostArray | None = None,
     ) -> None:
         """Run the formula once over every tensor, in place."""
-        flats = [[a.reshape(-1) for a in columns[name]] for name in self.arrays]
+        flats = [self._flat(name, columns[name]) for name in self.arrays]
         bound = self._bound(scalars, len(flats[0]))
         g_at = self.arrays.index("g") if "g" in self.arrays else 0
         scaled: Sequence[Scaler | None] = [None] * len(self.groups)
@@ -113,6 +114,15 @@ class PieceStepper(Stepper):
                     bound[i](scratch, *pieces)
 
         together(run, self.parts)
+
+    def _flat(self, name: str, arrays: Sequence[HostArray]) -> Sequence[HostArray]:
+        """Return a column's arrays as vectors; those that are written are the same at every step, and so are kept."""
+        kept, flat = self.kept.get(name, ((), ()))
+        if len(kept) != len(arrays) or any(a is not b for a, b in zip(kept, arrays, strict=True)):
+            flat = [a.reshape(-1) for a in arrays]
+            if name in self.written:
+                self.kept[name] = arrays, flat
+        return flat
 
     def _bound(self, scalars: Mapping[str, float | Sequence[float]], tensors: int) -> list[Callable[..., None]]:
         """Return the kernel with its scalars, one a tensor; tensors with equal scalars share it."""

@@ -111,7 +111,7 @@ def test_a_buffer_of_another_dtype_does_not_load():
     params.buffers["0.mean"] = np.ones(2, "float32")
     saved = params.state_dict()
     saved["buffers"]["0.mean"] = np.ones(2)
-    with pytest.raises(ValueError, match="buffer '0.mean' is float64, here float32"):
+    with pytest.raises(ValueError, match=r"buffer '0\.mean' is float64, here float32"):
         params.load_state_dict(saved)
 
 
