@@ -75,7 +75,7 @@ FUNCTIONS = {
     "np.sort axis=None": lambda x: np.sort(x, axis=None),
     "np.diff": lambda x: np.diff(x, n=2, prepend=0.5),
     "np.ptp": lambda x: np.ptp(x, axis=0),
-    "np.clip min max": lambda x: np.clip(x, min=0.5, max=1.5),
+    **({"np.clip min max": lambda x: np.clip(x, min=0.5, max=1.5)} if np.__version__ >= "2.1" else {}),
     "np.einsum": lambda x: np.einsum("ij,kj->ik", x, X, optimize=True),
     "np.einsum lists": lambda x: np.einsum(x, [0, 1], [1]),
     "np.tensordot": lambda x: np.tensordot(x, X, axes=([1], [1])),
