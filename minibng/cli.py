@@ -71,7 +71,13 @@ def _rate(text: str) -> float:
     return value
 
 
-DATASET = _one_of({name: entry for name, entry in data.DATASETS.items() if entry.classes}, "data set to classify")
+def _dataset(text: str) -> str:
+    """Accept the name of a data set with classes."""
+    if text in data.DATASETS and not data.DATASETS[text].classes:
+        raise argparse.ArgumentTypeError(f"{text} is a regression, mlp classifies")
+    return _one_of({name: entry for name, entry in data.DATASETS.items() if entry.classes}, "data set")(text)
+
+
 ACTIVATION = _one_of(mlp.ACTIVATIONS, "activation")
 SCHEDULE = _one_of(mlp.SCHEDULES, "schedule")
 
@@ -91,7 +97,12 @@ class _Listed(argparse.Action):
 
 def _listed(accept: Callable[[str], Any]) -> dict[str, Any]:
     """Return the settings of an option that takes several names."""
-    several = lambda text: tuple(accept(part.strip()) for part in text.split(",") if part.strip())  # noqa: E731
+
+    def several(text: str) -> tuple[Any, ...]:
+        if not (parts := [part.strip() for part in text.split(",") if part.strip()]):
+            raise argparse.ArgumentTypeError(f"at least one is needed, got {text!r}")
+        return tuple(accept(part) for part in parts)
+
     return {"type": several, "nargs": "+", "action": _Listed}
 
 
@@ -118,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=told)
     commands.add_parser("list", help="experiments, optimizers, data sets, activations")
     commands.add_parser("doctor", help="what is installed, and what works")
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)  # whose usage is shown for an option that it does not have
     return parser
 
 
@@ -127,7 +140,7 @@ def _add_comparing(parser: argparse.ArgumentParser) -> None:
     add("--full", action="store_true", help="every optimizer, depth and activation; fresh seeds for the report")
     add(
         "--dataset",
-        **_listed(DATASET),
+        **_listed(_dataset),
         help="digits (default), mnist5k, mnist1d, …; here and below, several are compared apart",
     )
     add("--depth", **_listed(_whole(1)), help="hidden layers, default 6")
@@ -143,7 +156,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("experiment", type=_one_of(EXPERIMENTS, "experiment"), help=", ".join(EXPERIMENTS))
     add("--optimizer", type=_optimizer, default="momentum-ng", help="default momentum-ng")
     add("--lr", type=_rate, help="learning rate (default: the centre of the optimizer's grid)")
-    add("--dataset", type=DATASET, default="digits", help="default digits")
+    add("--dataset", type=_dataset, default="digits", help="default digits")
     add("--depth", type=_whole(1), default=6, help="hidden layers, default 6")
     add("--activation", type=ACTIVATION, default="sigmoid", help="default sigmoid")
     add("--schedule", type=SCHEDULE, default="constant", help="constant (default) or step")
@@ -259,10 +272,17 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, 1 for an error, 2 for bad usage, 130 after Ctrl-C."""
-    args = _parser().parse_args(argv)
+    """Run the command line; return the exit code: 0, 1 for an error, 2 bad usage, 130 Ctrl-C, 141 a closed pipe."""
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return COMMANDS[args.command](args)
+        code = COMMANDS[args.command](args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not flushed into the pipe
+        return 141
     except KeyboardInterrupt:
         print("minibng: interrupted", file=sys.stderr)
         return 130

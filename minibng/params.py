@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -423,6 +423,19 @@ class Params:
     def __repr__(self) -> str:
         return repr(self.layout)
 
+    # What it is not
+
+    def _no_array(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(_NO_ARRAY)
+
+    __array__ = __array_ufunc__ = __neg__ = __pow__ = __matmul__ = __rmatmul__ = _no_array
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_array
+
+    if not TYPE_CHECKING:  # a type checker is to find a name that does not exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"no attribute {name!r}: {_NO_ARRAY}", name=name, obj=self)
+
     # What autodiff knows of a container
 
     def __leaves__(self) -> list[Array]:
@@ -448,6 +461,8 @@ class Params:
 
     def copy(self) -> Params:
         """Return an independent copy, buffers included: the same dropout masks come again from it."""
+        if self._flat is None:
+            raise TypeError("copy the parameters before differentiating; inside a loss they need no copy")
         buffers = {k: v.copy() if is_array(v) else v for k, v in self.buffers.items()}
         return Params(self.layout, self.flat.copy(), buffers)
 
@@ -481,7 +496,7 @@ class Params:
             Where names, shapes or dtypes differ.
         """
         if missing := [key for key in ("tensors", "buffers") if key not in state]:
-            raise ValueError(f"the saved parameters are not whole: they lack {' and '.join(missing)}")
+            raise ValueError(f"the saved parameters are not whole: they lack {' and '.join(missing)}; {_STATE}")
         if (lost := set(self.layout.names) ^ set(state["tensors"])) != set():
             raise ValueError(f"the saved parameters do not fit: {sorted(lost)} are not in both")
         tensors = {name: state["tensors"][name] for name in self.layout.names}
@@ -502,6 +517,10 @@ class Params:
         backend = backend_of(self.flat)
         self._fill(backend.asarray(v) for v in tensors.values())
         self.buffers.update({k: backend.asarray(v.copy()) if is_array(v) else v for k, v in state["buffers"].items()})
+
+
+_NO_ARRAY = "a Params is no array: use p.flat, its vector, as in p.flat -= 0.1 * grad.flat, or a tensor, p['0.W']"
+_STATE = 'pass {"tensors": {name: array, …}, "buffers": {}}, as state_dict() gives it'
 
 
 def _check_shape(name: str, value: Any, view: Array) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -90,6 +91,12 @@ def test_doctor_proves_the_essentials(capsys):
         (("run", "mlp", "--lr", "-1"), "a finite rate of 0 or more is needed, got '-1'"),
         (("run", "mlp", "--lr", "nan"), "got 'nan'"),
         (("comapre", "mlp"), "invalid choice: 'comapre'"),
+        (("compare", "mlp", "--optimizers", ""), "at least one is needed, got ''"),
+        (("compare", "mlp", "--optimizers", " ,"), "at least one is needed, got ' ,'"),
+        (("run", "mlp", "--dataset", "diabetes"), "diabetes is a regression, mlp classifies"),
+        (("compare", "mlp", "--dataset", "digits,diabetes"), "diabetes is a regression, mlp classifies"),
+        (("run", "mlp", "--optimizers", "adam", "--rate", "1"), "usage: minibng run "),
+        (("run", "mlp", "--rate", "1"), "minibng run: error: unrecognized arguments: --rate 1"),
         ((), "COMMAND"),
     ],
 )
@@ -128,3 +135,11 @@ def test_ctrl_c_is_told_in_one_line(capsys, monkeypatch):
 def test_the_command_is_installed():
     out = subprocess.run([sys.executable, "-m", "minibng", "--version"], capture_output=True, text=True, check=True)
     assert out.stdout.startswith("minibng ")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "minibng", "list"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

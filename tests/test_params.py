@@ -402,3 +402,52 @@ def test_a_state_in_another_order_loads_by_name():
 def test_a_state_that_lacks_a_part_is_refused():
     with pytest.raises(ValueError, match="they lack buffers"):
         filled().load_state_dict({"tensors": filled().state_dict()["tensors"]})
+
+
+def test_a_state_of_bare_arrays_is_told_the_form_of_a_state():
+    with pytest.raises(
+        ValueError, match=r'they lack tensors and buffers; pass {"tensors": {name: array, …}, "buffers"'
+    ):
+        filled().load_state_dict(dict(filled().items()))
+
+
+@pytest.mark.parametrize("copied", [Params.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_a_copy_inside_a_loss_is_refused(copied):
+    with pytest.raises(TypeError, match="copy the parameters before differentiating; inside a loss"):
+        grad(lambda p: np.sum(copied(p).flat))(filled())
+
+
+USED_AS_ARRAY = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "norm": np.linalg.norm,
+    "exp": np.exp,
+    "array": np.array,
+    "add": lambda p: p + 1,
+    "radd": lambda p: 1 + p,
+    "rate": lambda p: 0.1 * p,
+    "NumPy rate": lambda p: np.float32(0.1) * p,
+    "array product": lambda p: np.ones(13) * p,
+    "difference": lambda p: p - p,
+    "quotient": lambda p: p / 2,
+    "power": lambda p: p**2,
+    "negative": lambda p: -p,
+    "matrix product": lambda p: np.ones(13) @ p,
+}
+
+
+@pytest.mark.parametrize("use", USED_AS_ARRAY.values(), ids=USED_AS_ARRAY)
+def test_what_takes_it_for_an_array_is_told_of_its_vector(use):
+    params = filled()
+    with pytest.raises(TypeError, match=r"a Params is no array: use p\.flat"):
+        use(params)
+    with pytest.raises(TypeError, match=r"a Params is no array: use p\.flat"):
+        params -= use(params)
+    np.testing.assert_array_equal(params.flat, filled().flat)
+
+
+def test_an_attribute_of_arrays_is_told_of_its_vector():
+    for name in ("shape", "sum", "T"):
+        assert not hasattr(filled(), name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': a Params is no array: use p.flat"):
+            getattr(filled(), name)

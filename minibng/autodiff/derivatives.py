@@ -54,9 +54,13 @@ def _check_floating(leaves: Sequence[Any], where: str) -> None:
         kind = f"{value.dtype} array of shape {value.shape}" if hasattr(value, "dtype") else f"{type(value).__name__}"
         place = where if len(leaves) == 1 else f"{where}, leaf {i}"
         raise TypeError(
-            f"{place} is a {kind}; derivatives need floating-point input: use .astype('float64'), or 3.0 for 3, or "
-            "name the arguments to differentiate with argnums"
+            f"{place} is {_article(kind)}; derivatives need floating-point input: use .astype('float64'), or 3.0 for "
+            "3, or name the arguments to differentiate with argnums"
         )
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun.startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {noun}"  # an int64, an ndarray, a uint8
 
 
 class _Tracing:
@@ -73,7 +77,8 @@ class _Tracing:
         self.parts: list[tuple[int, int, Any, list[Any]]] = []
         for i in argnums:
             if not -len(args) <= i < len(args):
-                raise TypeError(f"argnums names argument {i}, but the function was called with {len(args)}")
+                named = ": give arguments to be differentiated by position" if kwargs else ""
+                raise TypeError(f"argnums names argument {i}, but the function was called with {len(args)}{named}")
             if i % len(args) in [part[0] for part in self.parts]:
                 raise ValueError(f"argnums names argument {i % len(args)} twice: {tuple(argnums)}")
             leaves, rebuild = apart(args[i])
@@ -173,15 +178,24 @@ def value_and_grad(
 
 def _wanted(argnums: int | Sequence[int]) -> tuple[bool, list[int]]:
     """Return whether several arguments are named, and their positions."""
-    several = isinstance(argnums, (tuple, list))
-    return several, [operator.index(i) for i in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))]
+    wanted = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    try:
+        return wanted is argnums, [operator.index(i) for i in wanted]
+    except TypeError:
+        kind = _article(type(argnums).__name__)
+        raise TypeError(f"argnums is the position of an argument, not {kind}; write bng.grad(f)(x)") from None
 
 
 def _check_scalar(value: Any) -> None:
     if value is None:
         raise TypeError("the function returned None; does it lack a return statement?")
     if type(raw(value)) not in (float, int) and getattr(getattr(raw(value), "dtype", None), "kind", "") != _FLOATS:
-        raise TypeError(f"a gradient needs a floating-point scalar, the function returned {type(raw(value)).__name__}")
+        returned = type(raw(value)).__name__
+        if isinstance(value, (tuple, list)):
+            returned += "; with has_aux=True it may return (value, aux)"
+        elif isinstance(value, bool) or getattr(getattr(raw(value), "dtype", None), "kind", "") in ("b", "i", "u"):
+            returned += "; comparisons and argmax carry no derivative"
+        raise TypeError(f"a gradient needs a floating-point scalar, the function returned {returned}")
     if shape_of(value):
         raise ValueError(
             f"a gradient needs a scalar, the function returned an array of shape {shape_of(value)}: take np.mean or "
@@ -226,6 +240,11 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     ------
     ValueError
         Where a cotangent has another shape than the value.
+
+    Notes
+    -----
+    The pullback reads the arrays of the forward pass again, which are not copied: write into none of them (b = b + 1,
+    not b += 1) before it is called, and call it before an optimizer steps in place.
 
     Examples
     --------
@@ -274,6 +293,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> jvp(lambda x: x * x, [np.array([1.0, 2.0])], [np.array([1.0, 10.0])])
     (array([1., 4.]), array([ 2., 40.]))
     """
+    for given in (primals, tangents):
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"primals and tangents are lists: [x], [v]; one is {_article(type(given).__name__)}")
     directions = _leaves_like(list(primals), list(tangents), "the tangent", "the point")
     tracing = _Tracing(f, primals, range(len(primals)), {})
     outs, rebuild = flatten(tracing.out)

@@ -15,7 +15,6 @@ turn. Derivatives of derivatives therefore need no flag and no second set of rul
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +25,11 @@ import numpy as np
 from minibng.backend import Array, backend_of
 
 Rule: TypeAlias = Callable[..., Any]
+
+COMPLEX = (
+    "a complex value met a traced one: complex numbers have no derivative here; carry real and imaginary part as two "
+    "arrays (np.cos, np.sin)"
+)
 
 
 class TraceError(TypeError):
@@ -83,10 +87,12 @@ NUMPY_HINTS: dict[str, str] = {}
 
 
 class Traced:
-    """A value whose history is recorded. Use it as the array it stands for; comparisons give plain arrays."""
+    """A value whose history is recorded. Use it as the array it stands for; comparisons give plain arrays.
+
+    Operators, methods and NumPy's dispatch protocols are added where the operations are known, in ``ops/calls.py``.
+    """
 
     __slots__ = ("port", "value", "within")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: Any, trace: Trace, port: Port) -> None:
         self.value, self.within, self.port = value, trace, port
@@ -119,43 +125,6 @@ class Traced:
 
     def __repr__(self) -> str:
         return f"Traced(level {self.within.level}, {self.value!r})"
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__":
-            raise TraceError(f"np.{ufunc.__name__}.{method} has no derivative here; use np.{ufunc.__name__} or np.sum")
-        return _numpy_call(ufunc, inputs, kwargs)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return _numpy_call(func, args, kwargs)
-
-
-def _numpy_call(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Answer NumPy's dispatch protocols: find our operation for ``func`` and call it."""
-    ours: Any = NUMPY_NAMES.get(func)
-    if ours is None or kwargs:
-        _check_call(func, ours, kwargs)
-    return ours(*args, **kwargs)
-
-
-def _check_call(func: Any, ours: Any, kwargs: dict[str, Any]) -> None:
-    """Refuse a function of NumPy that we lack, or one of its keywords, and tell what to use instead."""
-    if kwargs.pop("out", None) is not None:
-        raise TraceError(f"{_name(func)} cannot write to an array (out=, array += traced): use array = array + traced")
-    if ours is None:
-        hint = NUMPY_HINTS.get(func.__name__, "compose it from bng.ops, or define it with bng.primitive")
-        raise TraceError(f"no derivative is known for {_name(func)}: {hint}")
-    for key in kwargs:
-        if f"{key}=" in NUMPY_HINTS and not _takes(ours, key):
-            raise TraceError(f"{_name(func)} of a traced value takes no {key}=: {NUMPY_HINTS[f'{key}=']}")
-
-
-def _name(func: Any) -> str:
-    return f"{getattr(func, '__module__', 'numpy')}.{func.__name__}".replace("numpy", "np", 1)
-
-
-def _takes(function: Callable[..., Any], keyword: str) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.name == keyword or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def raw(x: Any) -> Any:
@@ -248,7 +217,10 @@ def primitive(
             raise TraceError(f"{pull.__name__} has no derivative with respect to argument {i}")
         return rule
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Callable[..., Any], *more: Any) -> Any:
+        if more or not callable(function):
+            raise TraceError("a primitive needs its derivative: write @bng.primitive(rule, …) above the function")
+
         def operation(*args: Any, **kwargs: Any) -> Any:
             top = top_trace(args)
             if kwargs:
@@ -288,11 +260,11 @@ def fused(forward: Rule, backward: Rule) -> Callable[[Callable[..., Any]], Calla
             if kwargs:
                 _check_keywords(reference.__name__, kwargs)
             if top is None:
-                return forward(*args, **kwargs)[0]
+                return _pair(forward(*args, **kwargs))[0]
             lower, argnums, parents = _lower(args, top)
             if any(type(a) is Traced for a in lower):
                 return reference(*args, **kwargs)
-            y, residual = forward(*lower, **kwargs)
+            y, residual = _pair(forward(*lower, **kwargs))
 
             def pull(g: Any, node: Node) -> list[Any]:
                 if top_trace(g if isinstance(g, tuple) else (g,)) is not None:
@@ -306,6 +278,12 @@ def fused(forward: Rule, backward: Rule) -> Callable[[Callable[..., Any]], Calla
         return _register(operation, reference, FUSED, None)
 
     return decorate
+
+
+def _pair(made: Any) -> tuple[Any, Any]:
+    if type(made) is not tuple or len(made) != 2:
+        raise TraceError(f"a fused primitive's forward returns (y, residual), this one returned {type(made).__name__}")
+    return made
 
 
 def _pull_reference(reference: Callable[..., Any], g: Any, node: Node) -> list[Any]:
@@ -324,7 +302,7 @@ def _pull_reference(reference: Callable[..., Any], g: Any, node: Node) -> list[A
 
 def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) -> Any:
     functools.update_wrapper(operation, function)
-    if function.__module__.startswith("minibng."):
+    if (getattr(function, "__module__", None) or "").startswith("minibng."):  # SciPy's ufuncs have none
         table[function.__name__] = operation
     for name in numpy if isinstance(numpy, tuple) else (numpy,) if numpy is not None else ():
         NUMPY_NAMES[name] = operation
@@ -393,7 +371,18 @@ def _match(g: Any, like: Any) -> Any:
     if shape_of(g) != shape:
         g = sum_to(g, shape)
     dtype = getattr(like, "dtype", None)
-    return g if dtype is None or (hasattr(g, "dtype") and g.dtype == dtype) else cast(g, dtype)
+    if dtype is None:  # a Python number, whose cotangent may be of any floating dtype
+        check_real(raw(g))
+        return g
+    return g if hasattr(g, "dtype") and g.dtype == dtype else cast(g, dtype)
+
+
+def check_real(x: Any) -> None:
+    """Refuse a plain value that is complex, or None where a rule should have returned a cotangent."""
+    if x is None:
+        raise TraceError("a rule returned None: return a cotangent, np.zeros_like(x) where the derivative is 0")
+    if np.result_type(x).kind == "c":
+        raise TraceError(COMPLEX)
 
 
 def _zeros(like: Any) -> Any:
@@ -415,6 +404,7 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """Sum x over the axes along which ``shape`` was broadcast to x's: the adjoint of broadcasting."""
     lead = len(have := np.shape(x)) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, have[lead:], strict=True)):
+        check_real(x)
         raise ValueError(f"a rule returned a cotangent of shape {have} for an argument of shape {shape}")
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 != have[i + lead])
     total = np.sum(x, axis=axes)
@@ -429,7 +419,10 @@ def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
 
 @primitive(lambda g, y, x, dtype: g)
 def cast(x: Array, dtype: Any) -> Array:
-    """Return x in another floating dtype (a derivative does not pass through integers: they are refused)."""
+    """Return x in another floating dtype (no derivative passes through integers or complex numbers: refused)."""
+    check_real(x)
+    if np.dtype(dtype).kind == "c":
+        raise TraceError(COMPLEX)
     if np.dtype(dtype).kind != "f":
         raise TraceError(f"astype({np.dtype(dtype)}) of a traced value would lose its derivative")
     return backend_of(x).xp.asarray(x, dtype=dtype)

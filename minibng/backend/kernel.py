@@ -165,6 +165,7 @@ class _Reader:
             case ast.Call(ast.Name(name), args, []) if FUNCTIONS.get(name) == len(args):
                 return self.apply(node, name, args)
         known = f"+ - * /, **2, {', '.join(FUNCTIONS)}, where(a < b, x, y)"
+        known += "; functions by plain names: from numpy import sqrt"
         self.fail(node, f"a formula holds numbers, names defined in it, {known}")
 
     def apply(self, node: ast.AST, operation: str, args: Sequence[ast.AST], text: str = "") -> Expression:

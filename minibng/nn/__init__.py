@@ -1,5 +1,8 @@
 """Layers, losses and models."""
 
+from typing import TYPE_CHECKING, NoReturn
+
+from minibng.names import UnknownNameError, choose
 from minibng.nn import init, models
 from minibng.nn.activations import ACTIVATIONS, gelu, leaky_relu, relu, sigmoid, softmax, tanh
 from minibng.nn.containers import Dropout, Flatten, Residual, Sequential
@@ -34,3 +37,18 @@ __all__ = [
     "softmax",
     "tanh",
 ]
+
+if not TYPE_CHECKING:  # a type checker is to find a name that does not exist
+
+    def __getattr__(name: str) -> NoReturn:
+        """Offer the nearest name: Relu is relu here."""
+        if not name.startswith("_"):
+            try:
+                choose(dict.fromkeys(__all__), name, "name in minibng.nn")
+            except UnknownNameError as error:
+                raise AttributeError(str(error)) from None
+        raise AttributeError(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,17 @@ import numpy as np
 from minibng.autodiff import raw
 from minibng.backend import Array, backend_of
 from minibng.backend.random import bernoulli
-from minibng.nn.layer import BufferInit, Layer, ParamsLike, apply, buffers_of, name_of, tensors_of
+from minibng.nn.layer import (
+    BufferInit,
+    Layer,
+    ParamsLike,
+    apply,
+    buffers_of,
+    check_layer,
+    check_order,
+    name_of,
+    tensors_of,
+)
 from minibng.params import Spec
 
 
@@ -45,14 +55,17 @@ class Sequential(_Composite):
 
     def __init__(self, *layers: Any) -> None:
         for i, layer in enumerate(layers):
-            if not callable(layer):
-                raise TypeError(f"layer {i} of Sequential is a {type(layer).__name__}, which cannot be called")
+            check_layer(layer, f"layer {i} of Sequential")
         self.layers = {str(i): layer for i, layer in enumerate(layers)}
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the last layer's output."""
-        for name, layer in self.layers.items():
-            x = apply(layer, p.scope(name), x, train)
+        try:
+            for name, layer in self.layers.items():
+                x = apply(layer, p.scope(name), x, train)
+        except AttributeError:
+            check_order(p)
+            raise
         return x
 
     def steps(self) -> Mapping[str, Any]:
@@ -81,11 +94,17 @@ class Residual(_Composite):
 
     def __init__(self, body: Any, shortcut: Any = None) -> None:
         self.layers = {"body": body} if shortcut is None else {"body": body, "shortcut": shortcut}
+        for name, part in self.layers.items():
+            check_layer(part, f"the {name} of Residual")
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return body(x) + shortcut(x)."""
-        y = apply(self.layers["body"], p.scope("body"), x, train)
-        s = apply(self.layers["shortcut"], p.scope("shortcut"), x, train) if "shortcut" in self.layers else x
+        try:
+            y = apply(self.layers["body"], p.scope("body"), x, train)
+            s = apply(self.layers["shortcut"], p.scope("shortcut"), x, train) if "shortcut" in self.layers else x
+        except AttributeError:
+            check_order(p)
+            raise
         if y.shape != s.shape:
             raise ValueError(f"{self!r}: the body gives shape {y.shape}, the shortcut {s.shape}; they are added")
         return y + s

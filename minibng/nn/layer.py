@@ -42,6 +42,26 @@ def name_of(layer: Any) -> str:
     return repr(layer) if isinstance(layer, Layer) else getattr(layer, "__name__", repr(layer))
 
 
+def check_layer(layer: Any, where: str) -> None:
+    """Refuse, when a container is made, a part that is no layer or still the class of one."""
+    if isinstance(layer, type):
+        raise TypeError(f"{where} is the class {layer.__name__}: make a layer of it, {layer.__name__}(…)")
+    if not callable(layer):
+        raise TypeError(f"{where} is a {type(layer).__name__}, which cannot be called")
+
+
+def check_order(p: Any) -> None:
+    """Refuse a first argument that holds no parameters; for calls that have failed."""
+    if not hasattr(p, "scope"):
+        raise TypeError(f"call model(params, x), in this order: params is a {type(p).__name__}, not a Params") from None
+
+
+def check_whole(layer: str, *sizes: Any) -> None:
+    """Refuse sizes that are no whole numbers."""
+    if not all(isinstance(n, (int, np.integer)) for n in sizes):
+        raise TypeError(f"{layer} takes whole numbers, got {' and '.join(map(repr, sizes))}")
+
+
 class Layer(ABC):
     """Base of our layers; a layer of your own need not derive from it unless it wants `init` and `summary`."""
 
@@ -80,6 +100,13 @@ class Layer(ABC):
         blocks
             The partition: "layer", "tensor", "unit", "coordinate", "global", or one of your own (`params.partition`).
 
+        Raises
+        ------
+        TypeError
+            For another dtype, and a tensor that is no `Spec`, by name.
+        ValueError
+            Where a tensor's first values have another shape, by name.
+
         Examples
         --------
         >>> from minibng import nn
@@ -93,11 +120,17 @@ class Layer(ABC):
             raise TypeError(f"parameters are float32 or float64, got {dtype}")
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         specs = self.tensors()
+        for name, spec in specs.items():
+            if not isinstance(spec, Spec):
+                raise TypeError(f"tensor {name!r} is told as a {type(spec).__name__}: tell it as nn.Spec(shape, init)")
         axes = {name: spec.unit_axis for name, spec in specs.items()}
         layout = Layout({name: spec.shape for name, spec in specs.items()}, blocks, axes)
         flat = np.empty(layout.size, dtype=dtype)
-        for view, spec in zip(layout.views(flat).values(), specs.values(), strict=True):
-            view[...] = spec.init(rng, spec.shape)
+        for (name, view), spec in zip(layout.views(flat).items(), specs.values(), strict=True):
+            values = spec.init(rng, spec.shape)
+            if np.shape(values) not in ((), view.shape):
+                raise ValueError(f"tensor {name!r} has shape {view.shape}, its init returned {np.shape(values)}")
+            view[...] = values
         backend = get_backend(device)
         buffers = {name: make(rng) for name, make in self.buffers().items()}
         placed = {n: backend.asarray(v, dtype=dtype) if is_array(v) else v for n, v in buffers.items()}
@@ -140,10 +173,13 @@ def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axe
     where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
     shape = getattr(x, "shape", None)
     if shape is None:
+        check_order(p)
         raise TypeError(f"{where}: the input is a {type(x).__name__}, not an array {axes}")
     if not shape or shape[axis] != size:
         hint = "; flatten images with nn.Flatten()" if len(shape) > 2 else ""
         raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
     dtype = next(p[name].dtype for name in layer.tensors())
     if x.dtype != dtype:
-        raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')")
+        told = f"the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')"
+        scalar = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
+        raise TypeError(f"{where}: {told}{scalar}")

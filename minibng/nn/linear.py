@@ -11,7 +11,7 @@ from minibng.autodiff import fused
 from minibng.backend import Array
 from minibng.names import choose
 from minibng.nn.init import INITIALIZERS, zeros
-from minibng.nn.layer import Layer, ParamsLike, check_input
+from minibng.nn.layer import Layer, ParamsLike, check_input, check_whole
 from minibng.params import Spec
 
 
@@ -57,6 +57,7 @@ class Linear(Layer):
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str | Callable[..., Any] = "he") -> None:
+        check_whole("Linear", inputs, outputs)
         if inputs < 1 or outputs < 1:
             raise ValueError(f"Linear needs at least one input and one output, got {inputs} and {outputs}")
         self.inputs, self.outputs, self.bias = inputs, outputs, bias

@@ -133,13 +133,26 @@ def is_label_array(x: Any) -> bool:
 
 def _check_labels(logits: Array, labels: Array) -> None:
     """Refuse labels that are no integers (…), one for each row of the logits (…, K), and an empty batch."""
-    shape = logits.shape
+    shape = getattr(logits, "shape", None)
+    if shape is None:
+        raise TypeError(f"logits are an array (…, K), got a {type(logits).__name__}: use np.array")
     if not is_label_array(labels):
-        raise TypeError(f"labels are integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
+        got = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"labels are integers, got {got}{_label_hint(logits, labels)}")
     if len(shape) == 0 or labels.shape != shape[:-1]:
-        raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, got {labels.shape}")
+        told = f"got {labels.shape}{_label_hint(logits, labels)}"
+        raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, {told}")
     if labels.size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
+
+
+def _label_hint(logits: Array, labels: Any) -> str:
+    """Return what to do with labels that do not fit, where that can be told."""
+    if not hasattr(labels, "shape"):
+        return ": use np.array(labels)" if isinstance(labels, (list, tuple)) else ""
+    if is_label_array(logits) and not is_label_array(labels):
+        return ": the logits come first, then the labels"
+    return ": one-hot rows become labels by y.argmax(axis=1)" if labels.shape == logits.shape != () else ""
 
 
 def _on_host(x: Array) -> bool:
@@ -150,13 +163,14 @@ def _on_host(x: Array) -> bool:
 # Elementwise losses ----------------------------------------------------------------------------------------------
 
 
-def _check_pair(name: str, output: Array, target: Array, hint: str = "") -> None:
+def _check_pair(name: str, output: Array, target: Array) -> None:
     """Refuse shapes that would broadcast, mixed dtypes and an empty batch."""
     a, b = raw(output), raw(target)
     for x in (a, b):
         if not hasattr(x, "shape"):
             raise TypeError(f"{name} takes two arrays, got a {type(x).__name__}")
     if a.shape != b.shape:
+        hint = _ONE_OUTPUT if a.shape == (*b.shape, 1) or b.shape == (*a.shape, 1) else ""
         raise ValueError(f"{name} needs two equal shapes, got {a.shape} and {b.shape}{hint}")
     if a.dtype != b.dtype:
         raise TypeError(f"{name} needs one dtype, got {a.dtype} and {b.dtype}: use .astype")
@@ -234,7 +248,7 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
     0.37086726606...
     """
     targets = _numbers(labels, logits)
-    _check_pair("binary_cross_entropy", logits, targets, _ONE_OUTPUT)
+    _check_pair("binary_cross_entropy", logits, targets)
     plain = raw(targets)
     if _on_host(plain) and not (np.min(plain) >= 0 and np.max(plain) <= 1):
         raise ValueError(
@@ -268,7 +282,7 @@ def hinge(scores: Array, labels: Array) -> Array:
     0.666...
     """
     signs = _numbers(labels, scores)
-    _check_pair("hinge", scores, signs, _ONE_OUTPUT)
+    _check_pair("hinge", scores, signs)
     if _on_host(signs) and not np.all(np.abs(raw(signs)) == 1):
         bad = raw(signs)[np.abs(raw(signs)) != 1].reshape(-1)[0]
         raise ValueError(f"labels of hinge are −1 and +1, got {bad}; from 0 and 1 make 2*y - 1")

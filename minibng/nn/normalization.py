@@ -10,7 +10,7 @@ import numpy as np
 from minibng.autodiff import fused, ops
 from minibng.backend import Array
 from minibng.nn.init import ones, zeros
-from minibng.nn.layer import Layer, ParamsLike, check_input
+from minibng.nn.layer import Layer, ParamsLike, check_input, check_whole
 from minibng.params import Spec
 
 
@@ -90,6 +90,7 @@ class LayerNorm(Layer):
     """
 
     def __init__(self, size: int, eps: float = 1e-5) -> None:
+        check_whole("LayerNorm", size)
         if size < 1:
             raise ValueError(f"LayerNorm needs at least one entry to normalize, got {size}")
         if not (0 < eps < float("inf") and np.float32(eps) > 0):

@@ -270,6 +270,8 @@ class Optimizer:
         if self.decay == "after":
             grads = self._decayed(grads)
         results = [self.rule.update(self.state[n], g) for n, g in zip(target.names, grads, strict=True)]
+        if not isinstance(results[0], (tuple, list)) or len(results[0]) != 2:
+            raise TypeError(f"{type(self.rule).__name__}.update returns (u, state), got a {type(results[0]).__name__}")
         for name, t, (u, _) in zip(target.names, target.tensors, results, strict=True):
             if u.shape != t.shape or not np.can_cast(u.dtype, t.dtype, "same_kind"):
                 told = f"{u.dtype} of shape {u.shape} for {name}, which is {t.dtype} of shape {t.shape}"
@@ -289,13 +291,13 @@ class Optimizer:
         target = self._target
         if target.layout is not None:
             if not isinstance(grad, Params):
-                raise TypeError(f"the gradient of a Params is a Params, got {type(grad).__name__}")
+                raise TypeError(f"the gradient of a Params is a Params, got {type(grad).__name__}{_pair_hint(grad)}")
             if (wrong := target.layout.difference(grad.layout)) is not None:
                 raise ValueError(f"the gradient has another layout than the parameters: {wrong}")
             grad = grad.__leaves__()
         if not isinstance(grad, (list, tuple)) or len(grad) != len(target.tensors):
             got = f"{len(grad)}" if isinstance(grad, (list, tuple)) else type(grad).__name__
-            raise ValueError(f"the gradient is a list of {len(target.tensors)} arrays, got {got}")
+            raise ValueError(f"the gradient is a list of {len(target.tensors)} arrays, got {got}{_pair_hint(grad)}")
         for name, t, g in zip(target.names, target.tensors, grad, strict=True):
             if not is_array(g) or backend_of(g) is not self._backend:
                 raise TypeError(
@@ -416,6 +418,11 @@ def _normalizer(normalize: str | None, norm: Norm, **settings: float | None) -> 
         given["norm"] = norm
     made: Normalizer = choose(NORMALIZERS, normalize, "normalizer")(**given)
     return made
+
+
+def _pair_hint(grad: Any) -> str:
+    """Return what to do with the pair that value_and_grad returns, given as a gradient."""
+    return ": unpack value, grad = step(params), then opt.step(grad)" if type(grad) is tuple and len(grad) == 2 else ""
 
 
 def _check_formula(rule: FormulaRule) -> None:

@@ -33,9 +33,8 @@ def target_of(params: Any, blocks: Any) -> Target:
         shapes = {name: np.shape(a) for name, a in zip(names, params, strict=True)}
         target = Target(names, tuple(params), _array_groups(blocks, shapes), None)
     else:
-        raise TypeError(
-            f"an optimizer steps a Params or a list of arrays, got {type(params).__name__}; write [x] for one array"
-        )
+        hint = "list(d.values())" if isinstance(params, dict) else "[x] for one array"
+        raise TypeError(f"an optimizer steps a Params or a list of arrays, got {type(params).__name__}; write {hint}")
     _check_tensors(target)
     return target
 

@@ -98,6 +98,19 @@ def _losses(model: Any, loss: Loss) -> tuple[Callable[[Params, Array, Array], An
     return training, evaluation
 
 
+def _check_roles(model: Any, params: Any, opt: Any) -> None:
+    """Refuse arguments of `fit` in another's place, and an optimizer that is still a class."""
+    order = "the order is fit(model, params, opt, loss, split)"
+    if not isinstance(params, Params):
+        raise TypeError(f"params are a Params, such as model.init() makes, got a {type(params).__name__}: {order}")
+    if not callable(model):
+        raise TypeError(f"the model is called as model(params, x), got a {type(model).__name__}: {order}")
+    if isinstance(opt, type):
+        raise TypeError(f"opt is the class {opt.__name__}: make it, {opt.__name__}(params, lr=…)")
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"opt is an optimizer made on the parameters, got a {type(opt).__name__}: {order}")
+
+
 def fit(
     model: Any,
     params: Params,
@@ -155,10 +168,15 @@ def fit(
     ------
     ValueError
         For a number of epochs below 0, a micro-batch that is no part of a batch, an optimizer made on other parameters,
-        and as `data.batches`.
+        a loss that is no scalar, and as `data.batches`.
+    TypeError
+        For an argument of another kind, such as an optimizer's class.
     """
     if not isinstance(split, Split):
         raise TypeError(f"fit takes a Split, with .train, .val and .test, got {type(split).__name__}")
+    _check_roles(model, params, opt)
+    if not isinstance(epochs, (int, np.integer)):
+        raise TypeError(f"epochs must be a whole number, got {epochs!r}")
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
     if micro_batch is not None and not 1 <= micro_batch <= batch:

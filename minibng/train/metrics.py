@@ -60,6 +60,8 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
             x = backend.asarray(dataset.x[start : start + CHUNK])
             y = backend.asarray(dataset.y[start : start + CHUNK])
             loss, output = evaluate(params, x, y)
+            if np.shape(loss) != ():
+                raise ValueError(f"the loss must be a scalar, got shape {np.shape(loss)}: take its np.mean")
             total += float(loss) * len(y)
             if classes:
                 wrong += int(np.sum(mistaken(output, y)))

@@ -1,6 +1,8 @@
 """Where a derivative would be lost or is not defined: an error that says what to do, and no silent zero."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -48,8 +50,8 @@ LOST = {
     "np.asarray": (lambda x: np.sum(np.asarray(x)), "has_aux=True"),
     "np.array": (lambda x: np.sum(np.array(x)), "np.stack"),
     "np.array of list": (lambda x: np.sum(np.array([x[0], x[1]])), "np.stack"),
-    "float": (lambda x: float(x[0]), "np.exp, not math.exp"),
-    "math.exp": (lambda x: math.exp(x[0]), "np.exp, not math.exp"),
+    "float": (lambda x: float(x[0]), "np.exp for math.exp"),
+    "math.exp": (lambda x: math.exp(x[0]), "np.exp for math.exp"),
     "np.median": (lambda x: np.median(x), "no derivative is known for np.median: .*np.sort"),
     "np.linalg.svd": (lambda x: np.linalg.svd(x[:, None]), "no derivative is known for np.linalg.svd: .*singular"),
     "np.fft.fft": (lambda x: np.fft.fft(x), "no derivative is known for np.fft.fft: .*complex"),
@@ -204,7 +206,7 @@ NOT_FLOATING = {
     "complex": (1j, "complex"),
     "None": (None, "NoneType"),
     "text": ("x", "str"),
-    "int in a list": ([X, 3], "leaf 1 is a int"),
+    "int in a list": ([X, 3], "leaf 1 is an int"),
     "None in a dict": ({"a": X, "b": None}, "leaf 1 is a NoneType"),
     "object array": (np.array([1.0, None]), "object"),
 }
@@ -364,3 +366,156 @@ def test_an_error_in_the_function_leaves_nothing_behind():
         grad(raises)(X)
     np.testing.assert_array_equal(grad(lambda x: np.sum(x * x))(X), 2 * X)
     check_grads(np.exp, X)
+
+
+# Calls that fit NumPy and not us, and what is not an array's
+
+COMPLEX = "complex value met a traced one.*real and imaginary part"
+WAVE = np.exp(-2j * np.pi * np.outer(np.arange(3), np.arange(3)) / 3)
+SAID = {
+    "modulus": (lambda x: np.abs(x[0] + 1j * x[1]), COMPLEX),
+    "modulus, second-order": (lambda x: np.sum(grad(lambda x: np.abs(x[0] + 1j * x[1]))(x)), COMPLEX),
+    "complex matrix": (lambda x: np.sum(np.abs(WAVE @ x) ** 2), COMPLEX),
+    "np.real": (lambda x: np.sum(np.real(WAVE @ x)), COMPLEX),
+    ".real": (lambda x: np.sum((WAVE @ x).real), COMPLEX),
+    "np.conj": (lambda x: np.sum(np.abs(np.conj(WAVE @ x))), COMPLEX),
+    ".conjugate()": (lambda x: np.sum(np.abs((WAVE @ x).conjugate())), COMPLEX),
+    "astype complex": (lambda x: np.sum(x.astype(complex)), COMPLEX),
+    "complex()": (lambda x: complex(x[0]), COMPLEX),
+    "pickle": (lambda x: pickle.dumps(x), "cannot be pickled"),
+    "percent format": (lambda x: "%.3f" % x[0], "has_aux=True"),  # noqa: UP031
+    "x.sum(dtype=)": (lambda x: x.sum(dtype=float), r"x.sum\(\) .* takes no dtype=: .*astype"),
+    "x.mean(0, float)": (lambda x: x.mean(0, float), "takes no dtype=: .*astype"),
+    "np.sum(x, 0, float)": (lambda x: np.sum(x, 0, np.float64), "np.sum .* takes no dtype=: .*astype"),
+    "x.reshape(order=)": (lambda x: x.reshape((3, 1), order="F"), r"x.reshape\(\) .* takes no order=: .*transpose"),
+    "x.reshape(newshape=)": (lambda x: x.reshape(newshape=(3, 1)), r"takes no newshape=: .*x.reshape\(shape\)"),
+    "np.reshape(x, s, 'F')": (lambda x: np.reshape(x, (3, 1), "F"), "takes no order=: .*transpose"),
+    "x.flatten('F')": (lambda x: x.flatten("F"), r"x.flatten\(\) .* takes no order="),
+    "x.sum(out=)": (lambda x: x.sum(out=np.zeros(())), "takes no out=: .*use the result"),
+    "x.sum(unknown=)": (lambda x: x.sum(unknown=1), r"takes \(x, axis=None, \*, keepdims=False\): .*'unknown'"),
+    "np.where(x)": (lambda x: np.where(x), r"write np.nonzero\(x\)"),
+    "np.where(x, a, b)": (lambda x: np.sum(np.where(x, x, 0.0)), "write x != 0"),
+    "round": (lambda x: round(x[0]), r"np.round\(x\)"),
+    "int": (lambda x: int(x[0]), r"np.floor\(x\)"),
+    "divmod": (lambda x: divmod(x, 2.0), "a // b and a % b"),
+    "divmod, reversed": (lambda x: divmod(2.0, x), "a // b and a % b"),
+    "item": (lambda x: x[0].item(), r"x.item\(\) would lose its derivative"),
+    "key of a dict": (lambda x: {x: 1}, "not hashable"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_message_says_what_to_write(name):
+    f, match = SAID[name]
+    fails(TraceError, match, f)
+
+
+def test_a_complex_cotangent_of_a_python_number_is_refused():
+    fails(TraceError, COMPLEX, lambda x: np.abs(1 + 1j * x), 2.0)
+
+
+def test_copies_keep_the_derivative():
+    g = grad(lambda x: np.sum(copy.deepcopy(x) * copy.copy(x) * copy.deepcopy([x])[0]))(X)
+    np.testing.assert_allclose(g, 3 * X**2)
+
+
+def test_writing_a_traced_value_into_an_array_says_stack():
+    def assign(x):
+        out = np.zeros(3)
+        out[0] = x[0]
+        return np.sum(out)
+
+    with pytest.raises(ValueError, match="setting an array element") as error:
+        grad(assign)(X)
+    assert "collect values in a list and np.stack them" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize("use", [float, np.array, np.asarray, lambda v: v.item(), lambda v: np.array([v])])
+def test_a_stored_value_says_which_one_to_store(use):
+    with pytest.raises(TraceError, match="append the value that value_and_grad returns"):
+        use(stored())
+
+
+def stored():
+    kept = []
+    grad(lambda x: kept.append(np.sum(x)) or np.sum(x))(X)
+    return kept[0]
+
+
+def test_formatting_shows_the_value():
+    seen = []
+    grad(lambda x: seen.extend([f"{x[1]:.3f}", f"{x[1]}"]) or np.sum(x))(X)
+    assert seen[0] == "1.500" and "Traced" in seen[1] and "1.5" in seen[1]
+    assert f"{stored():.1f}" == "4.5"
+
+
+ATTRIBUTES = {
+    "exp": r"NumPy's methods: np.exp\(x\)",
+    "median": r"np.sort",
+    "imag": "real and imaginary part",
+    "detach": "bng.autodiff.raw",
+    "backward": r"bng.grad\(f\)\(x\)",
+    "foo": "'Traced' object has no attribute 'foo'",
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_that_there_is_not_says_where_to_look(name):
+    fails(AttributeError, ATTRIBUTES[name], lambda x: getattr(x, name))
+
+
+def test_probes_for_protocols_find_none():
+    names = ["__array_interface__", "__array_struct__", "__array_priority__", "__cuda_array_interface__", "__dlpack__"]
+    seen = []
+    grad(lambda x: seen.extend(hasattr(x, n) for n in [*names, "__leaves__", "anything"]) or np.sum(x))(X)
+    assert not any(seen)
+
+
+# The derivatives themselves, and rules
+
+CALLED = {
+    "grad(f, x)": (lambda: grad(np.sum, X), r"position of an argument, not an ndarray; write bng.grad\(f\)\(x\)"),
+    "grad(f)(x=)": (lambda: grad(lambda x: x)(x=2.0), "called with 0: give arguments to be differentiated by position"),
+    "tuple": (lambda: grad(lambda x: (x[0], x))(X), "returned tuple; with has_aux=True"),
+    "bool": (lambda: grad(lambda x: x[0] > 0)(X), "returned bool; comparisons and argmax carry no derivative"),
+    "argmax": (lambda: grad(np.argmax)(X), "returned int64; comparisons and argmax carry no derivative"),
+    "jvp of arrays": (lambda: bng.jvp(np.sin, X, X), r"primals and tangents are lists: \[x\], \[v\]"),
+    "integers": (lambda: grad(np.sum)(np.arange(3)), "is an int64 array"),
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_derivative_called_wrongly_says_how_to_call_it(name):
+    call, match = CALLED[name]
+    with pytest.raises(TypeError, match=match):
+        call()
+
+
+def test_a_primitive_without_its_rule_is_refused():
+    @primitive
+    def cube(x):
+        return x**3
+
+    for call in (lambda: cube(X), lambda: cube(X, 2), lambda: grad(lambda x: np.sum(cube(x)))(X)):
+        with pytest.raises(TraceError, match=r"@bng.primitive\(rule, …\)"):
+            call()
+
+
+@pytest.mark.parametrize("x", [X, np.array(2.0), 2.0])
+def test_a_rule_that_returns_none_is_refused(x):
+    @primitive(lambda g, y, x: None)
+    def forgetful(x):
+        return x * 1.0
+
+    fails(TraceError, "a rule returned None", lambda x: np.sum(forgetful(x)), x)
+
+
+@pytest.mark.parametrize("x", [X, X[:2]])
+def test_a_fused_forward_without_a_residual_is_refused(x):
+    @bng.fused(lambda x: x * 2, lambda g, y, residual, argnums, x: [g * 2])
+    def doubled(x):
+        return x * 2
+
+    for call in (lambda: doubled(x), lambda: vjp(doubled, x)):
+        with pytest.raises(TraceError, match=r"forward returns \(y, residual\), this one returned ndarray"):
+            call()

@@ -1131,7 +1131,7 @@ def rules_of(op):
     if closure(pull, "every").cell_contents is not None:
         return [None]
     rules = closure(closure(pull, "_rule_of").cell_contents, "rules").cell_contents
-    return [i for i, rule in enumerate(rules) if rule is not None]
+    return [i for i, rule in enumerate(rules) if rule is not None and rule.__name__ != "_condition"]  # it refuses
 
 
 def found(op):

@@ -412,12 +412,13 @@ def test_a_primitive_of_any_number_of_arrays():
 def test_a_user_s_primitive_can_be_reached_from_numpy_s_name():
     from minibng.autodiff import tracer
 
+    ours = {f: tracer.NUMPY_NAMES[f] for f in (np.sinh, np.cosh)}
     try:
         primitive(lambda g, y, x: g * np.cosh(x), numpy=np.sinh)(lambda x: np.sinh(x))
         primitive(lambda g, y, x: g * np.sinh(x), numpy=np.cosh)(lambda x: np.cosh(x))
         check_grads(np.sinh, X, order=3)
     finally:
-        del tracer.NUMPY_NAMES[np.sinh], tracer.NUMPY_NAMES[np.cosh]
+        tracer.NUMPY_NAMES.update(ours)
 
 
 def test_a_user_s_primitive_does_not_enter_the_package_s_table():

@@ -479,7 +479,7 @@ UNSUPPORTED = [
     (augmented, 1, "g += 1", "only `name = expression`"),
     (unpacked, 1, "g, m = m, g", "only `name = expression`"),
     (indexed, 1, "g[0]", "a formula holds"),
-    (attribute, 1, "np.sqrt(g)", "a formula holds"),
+    (attribute, 1, "np.sqrt(g)", "from numpy import sqrt"),
     (power, 1, "g**3", "a formula holds"),
     (unknown_call, 1, "np.sum(g)", "a formula holds"),
     (keyword, 1, "sqrt(g, dtype=float)", "a formula holds"),

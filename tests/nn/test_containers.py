@@ -165,3 +165,62 @@ def test_summary_of_a_residual_gives_its_parts_the_same_input():
     text = layer.summary(X.astype("float32"))
     assert "27 parameters in 2 blocks" in text
     assert "(5, 3)" in text
+
+
+def test_swapped_arguments_are_told_the_order():
+    for model in (nn.Sequential(nn.Linear(4, 3)), nn.Residual(nn.Linear(4, 4)), nn.Linear(4, 3)):
+        with pytest.raises(TypeError, match=r"call model\(params, x\), in this order: params is a ndarray"):
+            model(X, model.init(dtype="float64"))
+
+
+def test_an_attribute_error_inside_a_layer_stays_what_it_is():
+    model = nn.Sequential(lambda x: x.nothing)
+    with pytest.raises(AttributeError, match="nothing"):
+        model(model.init(), X)
+
+
+def test_the_class_of_a_layer_is_no_layer():
+    with pytest.raises(TypeError, match=r"layer 1 of Sequential is the class LayerNorm.*LayerNorm\(…\)"):
+        nn.Sequential(nn.Linear(3, 4), nn.LayerNorm)
+    with pytest.raises(TypeError, match=r"the shortcut of Residual is the class Flatten"):
+        nn.Residual(nn.relu, nn.Flatten)
+    with pytest.raises(TypeError, match="the body of Residual is a int"):
+        nn.Residual(3)
+
+
+class Told(nn.Layer):
+    """A layer whose one tensor is what it is made with."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def tensors(self):
+        return {"s": self.spec}
+
+    def __call__(self, p, x, *, train=False):
+        return x * p["s"]
+
+
+def test_a_tensor_that_is_no_spec_is_refused_by_name():
+    for layer, name in ((Told(np.ones(4)), "s"), (nn.Sequential(nn.relu, Told(((4,), np.ones))), "1.s")):
+        with pytest.raises(TypeError, match=rf"tensor '{name}' is told as a .*nn.Spec\(shape, init\)"):
+            layer.init()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 3), (3, 1), (3,)])
+def test_first_values_of_another_shape_are_refused_by_name(shape):
+    layer = nn.Sequential(Told(nn.Spec((4, 3), lambda rng, _: np.ones(shape))))
+    with pytest.raises(ValueError) as caught:
+        layer.init()
+    assert str(caught.value) == f"tensor '0.s' has shape (4, 3), its init returned {shape}"
+
+
+def test_a_number_may_fill_a_tensor():
+    assert Told(nn.Spec((2,), lambda rng, _: 3.0)).init().flat.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("name, near", [("Relu", "relu"), ("ReLU", "relu"), ("crossentropy", "cross_entropy")])
+def test_an_unknown_name_is_answered_with_the_nearest(name, near):
+    with pytest.raises(AttributeError, match=f"unknown name in minibng.nn '{name}'; did you mean '{near}'"):
+        getattr(nn, name)
+    assert dir(nn) == sorted(nn.__all__) and not hasattr(nn, "__wrapped__")

@@ -105,3 +105,17 @@ def test_a_forward_pass_does_not_write_into_its_input():
     y, pull = vjp(lambda p, x: layer(p, x), params, x)
     pull(np.ones((4, 2)))
     np.testing.assert_allclose(y, x @ params["W"] + params["b"])
+
+
+@pytest.mark.parametrize("sizes", [(3.0, 4), (3, 4.0), ("3", 4), (None, 2)])
+def test_sizes_that_are_no_whole_numbers_are_refused(sizes):
+    with pytest.raises(TypeError, match="Linear takes whole numbers, got") as caught:
+        nn.Linear(*sizes)
+    assert all(repr(n) in str(caught.value) for n in sizes)
+    assert nn.Linear(np.int64(3), np.prod((2, 2))).init()["W"].shape == (3, 4)
+
+
+def test_a_batch_made_float64_by_a_numpy_scalar_is_told_so():
+    model = nn.Sequential(lambda x: x / np.sqrt(3), nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"np\.sqrt\(3\) promotes: write math\.sqrt\(3\)"):
+        model(model.init(), np.ones((5, 3), "float32"))

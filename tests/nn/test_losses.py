@@ -442,3 +442,24 @@ def test_nan_is_not_hidden_by_the_new_losses():
         value, gradient = value_and_grad(loss)(s, np.array(y))
         assert np.isnan(value) and np.isnan(gradient[1]) == (loss is nn.binary_cross_entropy)
     assert np.isnan(nn.multiclass_hinge(np.array([[1.0, np.nan]]), np.array([0])))
+
+
+@pytest.mark.parametrize("loss", [nn.cross_entropy, nn.multiclass_hinge])
+def test_labels_in_another_form_are_told_what_to_do(loss):
+    for onehot in (np.eye(4)[T], np.eye(4, dtype=int)[T]):
+        with pytest.raises((TypeError, ValueError), match=r"by y\.argmax\(axis=1\)"):
+            loss(Z, onehot)
+    with pytest.raises(TypeError, match="labels are integers, got float64: the logits come first"):
+        loss(T, Z)
+    with pytest.raises(TypeError, match=r"got list: use np\.array\(labels\)"):
+        loss(Z, T.tolist())
+    with pytest.raises(TypeError, match=r"logits are an array \(…, K\), got a list: use np\.array"):
+        loss(Z.tolist(), T)
+
+
+def test_mse_of_one_output_is_told_what_to_do():
+    for a, b in ((np.ones((6, 1)), np.ones(6)), (np.ones(6), np.ones((6, 1)))):
+        with pytest.raises(ValueError, match=r"mse needs two equal shapes, got .*: .*output\[:, 0\]"):
+            nn.mse(a, b)
+    with pytest.raises(ValueError, match=r"got \(6, 4\) and \(6,\)$"):
+        nn.mse(Z, np.ones(6))

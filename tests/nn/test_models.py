@@ -67,3 +67,8 @@ def test_training_follows_torch_for_twenty_steps(torch, activation):
     for name, linear in zip(("0", "2", "4"), linears, strict=True):
         np.testing.assert_allclose(params[f"{name}.W"], linear.weight.detach().numpy().T, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(params[f"{name}.b"], linear.bias.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_a_width_in_place_of_the_list_of_widths_is_refused():
+    with pytest.raises(TypeError, match=r"hidden is a list of widths.*got 3"):
+        nn.models.mlp(4, 3, 2)

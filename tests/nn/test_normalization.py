@@ -162,3 +162,8 @@ def test_a_pass_does_not_write_into_its_input():
     for a in (x, g, params.flat):
         a.setflags(write=False)
     run(layer, params, x, g)
+
+
+def test_a_size_that_is_no_whole_number_is_refused():
+    with pytest.raises(TypeError, match=r"LayerNorm takes whole numbers, got 3\.0"):
+        nn.LayerNorm(3.0)

@@ -262,3 +262,32 @@ def test_a_rule_that_returns_numbers_of_another_kind_moves_nothing():
     opt = optim.Optimizer(x, Complex(), 0.1)
     refusal(lambda: opt.step([np.ones(3), np.ones(2)]), "complex128", "array 1")
     assert np.array_equal(x[0], np.ones(3)) and opt.steps == 0
+
+
+def test_the_pair_of_value_and_gradient_is_told_to_be_unpacked():
+    told = "value, grad = step(params), then opt.step(grad)"
+    p = Params.of({"0.W": np.ones(3)})
+    for opt, grad in (
+        (optim.SGD(p, lr=0.1), p),
+        (optim.SGD([np.ones(3)], lr=0.1), [np.ones(3)]),
+    ):
+        refusal(lambda opt=opt, grad=grad: opt.step((1.0, grad)), "the gradient", "got", told)
+    assert told not in refusal(lambda: optim.SGD([np.ones(3)], lr=0.1).step([np.ones(3)] * 2), "got 2")
+
+
+def test_a_dict_of_parameters_is_told_to_be_a_list():
+    refusal(lambda: optim.SGD({"W": np.ones(3)}, lr=0.1), "got dict", "write list(d.values())")
+
+
+@pytest.mark.parametrize("result", [lambda u: u, lambda u: (u,), lambda u: None], ids=["u", "(u,)", "None"])
+def test_a_rule_that_returns_no_state_is_refused_and_moves_nothing(result):
+    class Plain:
+        def init(self, like):
+            return None
+
+        def update(self, state, g):
+            return result(g)
+
+    x = np.ones((2, 3))
+    refusal(lambda: optim.Optimizer([x], Plain(), 0.1).step([np.ones((2, 3))]), "Plain.update returns (u, state), got")
+    assert np.all(x == 1)

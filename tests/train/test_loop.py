@@ -212,3 +212,25 @@ def test_a_single_output_decides_by_its_sign(split, loss, low):
     history = train.fit(model, params, optim.Adam(params, lr=0.1), lambda z, y: loss(z[:, 0], y), two, 30, 10)
     z = model(params, two.test.x)[:, 0]
     assert history.epochs[-1].test_error == np.mean((z > 0) != (two.test.y > 0)) < 0.3
+
+
+def test_a_loss_that_is_no_scalar_is_refused(split):
+    model, params, opt, *_ = setting(split)
+    with pytest.raises(ValueError, match=r"the loss must be a scalar, got shape \(50,\): take its np\.mean"):
+        train.fit(model, params, opt, lambda z, y: (z[:, 0] - y) ** 2, split, batch=16)
+
+
+def test_arguments_of_another_kind_are_refused_with_the_order(split):
+    model, params, opt, loss, _ = setting(split)
+    with pytest.raises(TypeError, match=r"epochs must be a whole number, got 2\.5"):
+        train.fit(model, params, opt, loss, split, epochs=2.5)
+    with pytest.raises(TypeError, match=r"opt is the class MomentumNG: make it, MomentumNG\(params, lr=…\)"):
+        train.fit(model, params, optim.MomentumNG, loss, split)
+    order = r"the order is fit\(model, params, opt, loss, split\)"
+    for swapped, told in (
+        ((params, model, opt, loss), "params are a Params, .* got a Sequential"),
+        ((params, params, opt, loss), "the model is called as .* got a Params"),
+        ((model, params, loss, opt), "opt is an optimizer .* got a function"),
+    ):
+        with pytest.raises(TypeError, match=f"{told}: {order}"):
+            train.fit(*swapped, split)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minibng.autodiff.ops.table import composed, elementwise
-from minibng.autodiff.tracer import Rule, primitive, raw
+from minibng.autodiff.tracer import Rule, TraceError, primitive, raw
 from minibng.backend import Array
 
 # Arithmetic
@@ -129,8 +129,12 @@ def sign(x: Array) -> Array:
     return np.sign(x)
 
 
+def _condition(*args: Any) -> Any:
+    raise TraceError("np.where has no derivative with respect to its condition: write x != 0 for a traced x")
+
+
 @primitive(
-    None,
+    _condition,
     lambda g, y, c, a, b: where(c, g, 0),
     lambda g, y, c, a, b: where(c, 0, g),
     numpy=np.where,

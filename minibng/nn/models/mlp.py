@@ -1,6 +1,6 @@
 """The multi-layer perceptron, and its case without hidden layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,11 +23,18 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str = "rel
         "tanh" or "sigmoid" (weights drawn as Glorot, Bengio, 2010), "relu", "leaky_relu" or "gelu" (as He et al.,
         2015).
 
+    Raises
+    ------
+    TypeError
+        Where ``hidden`` is a number.
+
     Examples
     --------
     >>> mlp(784, [100] * 2, 10)
     Sequential(Linear(784, 100), relu, Linear(100, 100), relu, Linear(100, 10))
     """
+    if not isinstance(hidden, Iterable):
+        raise TypeError(f"hidden is a list of widths, one for each hidden layer, such as [100, 100], got {hidden!r}")
     act = choose(ACTIVATIONS, activation, "activation")
     init = "xavier" if activation in ("tanh", "sigmoid") else "he"
     widths = [inputs, *hidden]
