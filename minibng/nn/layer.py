@@ -168,18 +168,18 @@ class Layer(ABC):
         return "\n".join([*table, total])
 
 
-def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str) -> None:
-    """Refuse an input whose shape or dtype does not fit, naming the layer, both shapes and what to do."""
-    where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
+def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str, like: str) -> None:
+    """Refuse an input whose shape or dtype (that of the tensor ``like``) does not fit: which layer, and what to do."""
     shape = getattr(x, "shape", None)
+    if shape and shape[axis] == size and x.dtype == p[like].dtype:
+        return
+    where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
     if shape is None:
         check_order(p)
         raise TypeError(f"{where}: the input is a {type(x).__name__}, not an array {axes}")
     if not shape or shape[axis] != size:
         hint = "; flatten images with nn.Flatten()" if len(shape) > 2 else ""
         raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
-    dtype = next(p[name].dtype for name in layer.tensors())
-    if x.dtype != dtype:
-        told = f"the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}')"
-        scalar = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
-        raise TypeError(f"{where}: {told}{scalar}")
+    dtype = p[like].dtype
+    scalar = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
+    raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}'){scalar}")

@@ -103,7 +103,7 @@ class LayerNorm(Layer):
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the normalized rows, scaled and shifted."""
-        check_input(self, p, x, -1, self.size, "(…, D)")
+        check_input(self, p, x, -1, self.size, "(…, D)", like="gamma")
         return _layer_norm(x, p["gamma"], p["beta"], self.eps)
 
     def __repr__(self) -> str:
