@@ -17,10 +17,10 @@ THREAD_PIECE = 1 << 20
 """The same with several threads: each call gives the interpreter's lock away, which short calls do not pay for."""
 
 
+# A training step frees some megabytes at the top of the heap. glibc would hand their pages back to the system and fetch
+# them again at every step; but it keeps twice the size of the largest block that it has seen mapped and freed. So here
+# is one of 16 MB, of which no page is touched.
 np.empty(1 << 24, np.uint8)
-# A training step frees what it allocates, some megabytes at the top of the heap, and glibc would hand their pages back to
-# the system and fetch them again at every step. It keeps twice the size of the largest block that it has seen mapped and
-# freed; this was one of 16 MB, of which no page was touched.
 
 
 class NumpyBackend(Backend):
