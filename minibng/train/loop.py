@@ -43,8 +43,8 @@ class History:
     """The record of one training run.
 
     ``epochs`` starts with epoch 0, before the first step. ``step_losses`` (S,) are the batch losses. Where norms were
-    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ as the gradient came (with decay "before" that of
-    g + λx) and ‖Δx^i‖ of the step, both in the optimizer's norm.
+    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ as the gradient came (with decay "before" that
+    of g + λx) and ‖Δx^i‖ of the step, both in the optimizer's norm.
     """
 
     blocks: Sequence[str]
