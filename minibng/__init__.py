@@ -15,7 +15,7 @@ from minibng.autodiff import (
     value_and_grad,
     vjp,
 )
-from minibng.backend import asarray, to_host
+from minibng.backend import asarray, debug, to_host
 from minibng.params import Layout, Params
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "asarray",
     "check_grads",
     "data",
+    "debug",
     "fused",
     "grad",
     "hessian",

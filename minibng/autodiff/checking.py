@@ -10,6 +10,7 @@ import numpy as np
 
 from minibng.autodiff.derivatives import flatten, vjp
 from minibng.autodiff.tracer import raw, shape_of
+from minibng.backend import Array, HostArray, backend_of
 
 
 def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, rtol: float = 1e-6, seed: int = 0) -> None:
@@ -24,7 +25,8 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, rtol: float =
     f
         A function of floating-point arguments; its result may be an array or a container.
     *args
-        The point, in float64 and away from kinks; containers are copied before each call, so that dropout repeats.
+        The point, in float64 and away from kinks, on any device; containers are copied before each call, so that
+        dropout repeats.
     order
         How many derivatives to check.
     rtol
@@ -55,7 +57,7 @@ def _check_order(f: Any, args: Any, rng: np.random.Generator, order: int, rtol: 
     direction = _unit(rng, leaves)
     value, pull = vjp(f, *copy.deepcopy(list(args)))
     outs, make = flatten(value)
-    weights = [rng.standard_normal(shape_of(y)) for y in outs]
+    weights = [_beside(rng.standard_normal(shape_of(y)), y) for y in outs]
 
     def along(h: float) -> float:
         values, _ = flatten(f(*_moved(args, [x + h * v for x, v in zip(leaves, direction, strict=True)])))
@@ -85,7 +87,7 @@ def _moved(args: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     for i, arg in enumerate(moved):
         leaves, rebuild = flatten(arg)
         new = [rest.pop(0) for _ in leaves]
-        if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+        if all(hasattr(leaf, "__setitem__") for leaf in leaves):
             for leaf, value in zip(leaves, new, strict=True):
                 leaf[...] = value
         else:
@@ -97,4 +99,10 @@ def _unit(rng: np.random.Generator, leaves: Sequence[Any]) -> list[Any]:
     """Draw a random direction of length 1 with no entry near zero."""
     draws = [rng.uniform(0.5, 1.0, shape_of(x)) * rng.choice([-1.0, 1.0], shape_of(x)) for x in leaves]
     length = float(np.sqrt(sum(np.sum(d * d) for d in draws))) or 1.0
-    return [d / length for d in draws]
+    return [_beside(d / length, x) for d, x in zip(draws, leaves, strict=True)]
+
+
+def _beside(drawn: HostArray, x: Any) -> Array:
+    """Return random numbers on the device of x."""
+    backend = backend_of(raw(x))
+    return drawn if backend.on_host else backend.asarray(drawn)

@@ -12,6 +12,7 @@ import numpy as np
 
 from minibng.autodiff import ops
 from minibng.autodiff.tracer import Trace, Traced, raw, run, shape_of, top_trace
+from minibng.backend import backend_of
 
 _FLOATS = "f"
 
@@ -194,7 +195,7 @@ def _check_scalar(value: Any) -> None:
         if isinstance(value, (tuple, list)):
             returned += "; with has_aux=True it may return (value, aux)"
         elif isinstance(value, bool) or getattr(getattr(raw(value), "dtype", None), "kind", "") in ("b", "i", "u"):
-            returned += "; comparisons and argmax carry no derivative"
+            returned = f"{getattr(raw(value), 'dtype', returned)}; comparisons and argmax carry no derivative"
         raise TypeError(f"a gradient needs a floating-point scalar, the function returned {returned}")
     if shape_of(value):
         raise ValueError(
@@ -239,7 +240,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     Raises
     ------
     ValueError
-        Where a cotangent has another shape than the value.
+        Where a cotangent has another shape than the value, or is on another device.
 
     Notes
     -----
@@ -285,7 +286,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     Raises
     ------
     ValueError
-        Where a tangent has another shape than its primal.
+        Where a tangent has another shape than its primal, or is on another device.
 
     Examples
     --------
@@ -317,7 +318,7 @@ def _unit(like: Any, index: tuple[int, ...] | None = None) -> Any:
     """Return zeros shaped like a leaf, but for a one at ``index``; floating, whatever the leaf is."""
     value = raw(like)
     floating = getattr(getattr(value, "dtype", None), "kind", "") == _FLOATS
-    unit = np.zeros_like(value) if floating else np.zeros(shape_of(value))
+    unit = np.zeros_like(value) if floating else backend_of(value).xp.zeros(shape_of(value))
     if index is not None:
         unit[index] = 1.0
     return unit
@@ -335,6 +336,13 @@ def _leaves_like(tree: Any, other: Any, what: str, whose: str) -> list[Any]:
     shapes, given = [shape_of(x) for x in mine], [shape_of(x) for x in theirs]
     if isinstance(tree, (dict, list, tuple)) or not same or shapes != given:
         raise ValueError(f"{what} has shapes {given}, {whose} {shapes}; structure, names and shapes must agree")
+    for i, (x, y) in enumerate(zip(theirs, mine, strict=True)):
+        here, there = backend_of(raw(x)), backend_of(raw(y))
+        if here is not there and shape_of(x):
+            at = repr(there.device)
+            raise ValueError(f"{what} is on {here.device!r}, {whose} on {at}: use bng.asarray(x, device={at})")
+        if here is not there and not there.on_host:  # a number
+            theirs[i] = x * np.ones_like(raw(y))
     return theirs
 
 

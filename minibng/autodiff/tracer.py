@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minibng.backend import Array, backend_of
+from minibng.backend import Array, backend_of, is_array
 
 Rule: TypeAlias = Callable[..., Any]
 
@@ -42,8 +42,7 @@ class Trace:
     __slots__ = ("alive", "level")
 
     def __init__(self) -> None:
-        self.level = next(_counter)
-        self.alive = True
+        self.level, self.alive = next(_counter), True
 
 
 class Node:
@@ -158,6 +157,13 @@ def _check_keywords(name: str, kwargs: dict[str, Any]) -> None:
             raise TraceError(f"{name}({key}=…) would lose a derivative: pass arrays by position")
 
 
+def _note_devices(error: TypeError, args: Sequence[Any]) -> None:
+    """Tell which devices met, beside what their libraries say to each other's arrays."""
+    met = {backend_of(a).device for a in args if is_array(a) and not isinstance(a, np.generic)}
+    if len(met) > 1:
+        error.add_note(f"arrays on {' and '.join(sorted(met))} met: bring them to one by bng.asarray(x, device=…)")
+
+
 def _lower(args: Sequence[Any], top: Trace) -> tuple[list[Any], tuple[int, ...], tuple[Port, ...]]:
     """Unwrap the arguments of the innermost trace by one level; tell which they were and where they come from."""
     lower, argnums, parents = list(args), [], []
@@ -178,7 +184,7 @@ def _wrap(value: Any, trace: Trace, node: Node, aux: int) -> Any:
 
 
 def primitive(
-    *rules: Rule | None, every: Rule | None = None, aux: int = 0, numpy: Any = None
+    *rules: Rule | None, every: Rule | None = None, aux: int = 0, numpy: Any = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a function of plain arrays its derivative: the decorator that makes an operation.
 
@@ -226,7 +232,11 @@ def primitive(
             if kwargs:
                 _check_keywords(function.__name__, kwargs)
             if top is None:
-                return function(*args, **kwargs)
+                try:
+                    return function(*args, **kwargs)
+                except TypeError as error:
+                    _note_devices(error, args)
+                    raise
             lower, argnums, parents = _lower(args, top)
             value = operation(*lower, **kwargs)
             return _wrap(value, top, Node(parents, argnums, pull, value, lower, kwargs), aux)
@@ -275,7 +285,7 @@ def fused(forward: Rule, backward: Rule) -> Callable[[Callable[..., Any]], Calla
             return _wrap(y, top, Node(parents, argnums, pull, y, lower, kwargs), 0)
 
         operation.reference = reference  # type: ignore[attr-defined]
-        return _register(operation, reference, FUSED, None)
+        return _register(operation, reference, FUSED, ())
 
     return decorate
 
@@ -304,8 +314,7 @@ def _register(operation: Any, function: Any, table: dict[str, Any], numpy: Any) 
     functools.update_wrapper(operation, function)
     if (getattr(function, "__module__", None) or "").startswith("minibng."):  # SciPy's ufuncs have none
         table[function.__name__] = operation
-    for name in numpy if isinstance(numpy, tuple) else (numpy,) if numpy is not None else ():
-        NUMPY_NAMES[name] = operation
+    NUMPY_NAMES.update(dict.fromkeys(numpy if isinstance(numpy, tuple) else (numpy,), operation))
     return operation
 
 

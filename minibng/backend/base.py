@@ -1,16 +1,23 @@
 """What an array library must offer so that everything above it need not know which one it is."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
 from minibng.backend.kernel import Formula
+from minibng.backend.waiting import debugging
+
+if TYPE_CHECKING:
+    from minibng.backend.guard import DeviceGuard
 
 Array: TypeAlias = Any
 """An array of any backend. Its operators and NumPy's functions reach the library that owns it."""
@@ -47,7 +54,7 @@ class Group:
         return self.name if self.count < 2 else f"{self.name}[0…{self.count - 1}]"
 
     @classmethod
-    def whole(cls, name: str, tensors: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> "Group":
+    def whole(cls, name: str, tensors: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Group:
         """Return one block of whole tensors; ``shapes`` are those of all tensors."""
         return cls(name, tuple(tensors), tuple((1, 1, math.prod(shapes[i])) for i in tensors))
 
@@ -56,11 +63,13 @@ class BlockNorms(NamedTuple):
     """The norms of B blocks, ‖g^i‖ = ``root[i] · 2^−exponent[i]``, in a form that cannot overflow.
 
     ``root`` (B,) float64 is the norm of the block multiplied by ``2^exponent``; ``exponent`` (B,) int32 is zero unless
-    plain sums would have left the safe range. A non-finite entry makes its block's root non-finite.
+    plain sums would have left the safe range. A non-finite entry makes its block's root non-finite; on a device ``bad``,
+    () int64, is the number of the first such block, or `guard.NONE`. On the host it is None: who asks can look.
     """
 
     root: Array
     exponent: Array
+    bad: Array | None = None
 
     def values(self) -> Array:
         """Return the norms themselves, (B,) float64; inf only where the norm is beyond float64."""
@@ -78,6 +87,7 @@ class Stepper(ABC):
         scalars: Mapping[str, float | Sequence[float]],
         norms: BlockNorms | None = None,
         lengths: Array | None = None,
+        guard: DeviceGuard | None = None,
     ) -> None:
         """Run the formula once over every tensor, writing what it returns back in place.
 
@@ -90,6 +100,8 @@ class Stepper(ABC):
         norms, lengths
             The norms of the gradient's B blocks and, (B,) float64, the lengths that they are to have in the formula.
             None leaves the gradient as it is.
+        guard
+            On a device: what says whether anything is written at all.
         """
 
 
@@ -98,12 +110,19 @@ class Backend(ABC):
 
     Elementwise functions, reductions and products are not listed here: NumPy's own dispatch protocols already send
     ``np.exp(x)`` to the library that owns x. A backend adds what the protocols do not say: making arrays, moving them,
-    scattering, block norms and whole in-place formulas.
+    scattering, block norms and whole formulas.
     """
 
     device: str
     xp: ModuleType
     array_type: type
+    on_host: ClassVar[bool] = False
+    """Whether the host can look at a value without waiting for a device."""
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether values may be looked at to check them: on the host, and on a device under `debug`."""
+        return self.on_host or debugging()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy, and pickle, as the one backend of this device."""
@@ -128,10 +147,6 @@ class Backend(ABC):
         """Return the 1-, 2- or ∞-norm of each block, (B,) in the order of the groups."""
 
     @abstractmethod
-    def all_finite(self, values: Array) -> bool:
-        """Tell whether all entries are finite; a device, which must not wait, notes the answer and says yes."""
-
-    @abstractmethod
     def scale_blocks(
         self, tensors: Sequence[Array], groups: Sequence[Group], norms: BlockNorms, lengths: Array
     ) -> list[Array]:
@@ -142,5 +157,27 @@ class Backend(ABC):
         """Return ``formula`` made ready to run in place over tensors shaped like ``like``."""
 
     @abstractmethod
+    def map(self, formula: Formula, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> tuple[Array, ...]:
+        """Return what a formula writes, in new arrays; its inputs are by name, of one shape and dtype."""
+
+    def guard(self, blocks: int) -> DeviceGuard | None:
+        """Return what keeps steps over B blocks from being taken on a device; None on the host, which looks itself."""
+        from minibng.backend.guard import DeviceGuard
+
+        return None if self.on_host else DeviceGuard(self, blocks)
+
+    def training_step(self) -> AbstractContextManager[None]:
+        """Return the context of one training step, in which nobody should wait for the device."""
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done everything that it was asked for."""
+
     def check_indices(self, index: Array, size: int, what: str) -> None:
-        """Raise IndexError where an entry is outside 0 … size−1; on a device only in debug mode."""
+        """Raise IndexError where an entry is outside 0 … size−1; on a device only under `debug`."""
+        if not self.reads_values or not index.size:
+            return
+        values = self.to_host(index)
+        if values.min() < 0 or values.max() >= size:
+            bad = values.reshape(-1)[np.argmax((values < 0) | (values >= size))]
+            raise IndexError(f"{what} must lie in 0 … {size - 1}, got {bad}")

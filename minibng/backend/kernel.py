@@ -3,6 +3,7 @@
 ``parse`` reads formula functions into a ``Formula``, which knows no array library; ``numpy_kernel`` renders
 it as ufunc calls without temporaries. Both give the bits of the plain function: what holds only scalars is
 computed on the host in double precision, as Python does it, and then rounded to the dtype of the arrays.
+CUDA's rendering stands in ``cuda``.
 """
 
 import ast
@@ -18,6 +19,7 @@ import numpy as np
 OPERATORS: dict[type[ast.operator], tuple[str, str]] = {
     **{ast.Add: ("add", "+"), ast.Sub: ("subtract", "-")},
     **{ast.Mult: ("multiply", "*"), ast.Div: ("divide", "/")},
+    **{ast.BitXor: ("bitwise_xor", "^"), ast.RShift: ("right_shift", ">>")},  # of unsigned integers
 }
 COMPARE: dict[type[ast.cmpop], str] = {
     **{ast.Lt: "less", ast.LtE: "less_equal", ast.Gt: "greater", ast.GtE: "greater_equal"},
@@ -26,6 +28,7 @@ COMPARE: dict[type[ast.cmpop], str] = {
 FUNCTIONS = {"sqrt": 1, "abs": 1, "exp": 1, "log": 1, "tanh": 1, "sign": 1, "maximum": 2, "minimum": 2}
 _HELPERS = ["negative", "square", "where", "copyto"]  # with the functions: no names for anything else
 _HELPERS += [*COMPARE.values(), *(name for name, _ in OPERATORS.values())]
+_COMPARISONS = frozenset(COMPARE.values())
 _NUMPY = {name: getattr(np, name) for name in [*FUNCTIONS, *_HELPERS]}
 
 Expression: TypeAlias = str | tuple[Any, ...]
@@ -105,7 +108,8 @@ class _Reader:
         if not isinstance(tree, ast.FunctionDef):
             self.fail(tree, "a formula is a plain `def`")
         a = tree.args
-        if tree.decorator_list or a.vararg or a.kwarg or a.defaults or any(a.kw_defaults):
+        decorated = any(ast.unparse(d) != "Chain" for d in tree.decorator_list)
+        if decorated or a.vararg or a.kwarg or a.defaults or any(a.kw_defaults):
             self.fail(tree, "a formula has no decorators, defaults, * or ** parameters")
         self.arrays = [self.new(p, p.arg) for p in a.posonlyargs + a.args]
         self.scalars = [self.new(p, p.arg) for p in a.kwonlyargs]
@@ -132,7 +136,7 @@ class _Reader:
     def statements(self) -> Iterator[Statement]:
         for node in self.body:
             match node:
-                case ast.Assign([ast.Name(name)], right):
+                case ast.Assign([ast.Name(name)], right) if not isinstance(right, ast.Compare):
                     value = self.read(right)
                 case _:
                     self.fail(node, "only `name = expression` stands between docstring and return")
@@ -162,14 +166,20 @@ class _Reader:
             case ast.Call(ast.Name("where"), [ast.Compare(a, [op], [b]), x, y], []) if type(op) in COMPARE:
                 test = self.apply(node, COMPARE[type(op)], [a, b])
                 return ("where", test, *self.apply(node, "where", [x, y])[1:])
+            case ast.Compare(a, [op], [b]) if type(op) in COMPARE:
+                return self.apply(node, COMPARE[type(op)], [a, b])
             case ast.Call(ast.Name(name), args, []) if FUNCTIONS.get(name) == len(args):
                 return self.apply(node, name, args)
-        known = f"+ - * /, **2, {', '.join(FUNCTIONS)}, where(a < b, x, y)"
+        known = f"+ - * /, **2, {', '.join(FUNCTIONS)}, where(a < b, x, y), a < b as 1 or 0, ^ and >>"
         known += "; functions by plain names: from numpy import sqrt"
         self.fail(node, f"a formula holds numbers, names defined in it, {known}")
 
     def apply(self, node: ast.AST, operation: str, args: Sequence[ast.AST], text: str = "") -> Expression:
+        if sum(isinstance(a, ast.Compare) for a in args) > (operation == "multiply"):
+            self.fail(node, "a comparison is the condition of where, or one factor of a product: it is 1 or 0 there")
         operands = [self.read(a) for a in args]
+        if any(isinstance(a, ast.Compare) for a in args) and any(isinstance(a, _Scalar) for a in operands):
+            self.fail(node, "a comparison is a factor of an array; write where(a < b, x, y) for a number")
         if all(isinstance(a, _Scalar) for a in operands):
             return _Scalar(text.format(*operands)) if text else self.fail(node, f"{operation} of scalars only")
         return (operation, *(self.constant(a) if isinstance(a, _Scalar) else a for a in operands))
@@ -252,6 +262,20 @@ def parse(*functions: Callable[..., Any], readonly: Sequence[str] = (), outputs:
     return Formula(name, arrays, written, scalars, constants, kept)
 
 
+def parse_map(function: Callable[..., Any]) -> Formula:
+    """Return a formula function whose results are new arrays: none of them is an input.
+
+    Examples
+    --------
+    >>> def slope(g, y):
+    ...     d = g * (1 - y * y)
+    ...     return d
+    >>> parse_map(slope).arrays, parse_map(slope).written
+    (('g', 'y', 'd'), ('d',))
+    """
+    return parse(function, outputs=_Reader(function, {}).returned)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A formula as NumPy calls; ``source`` is the code that runs, ``temporaries`` counts its scratch rows."""
@@ -288,10 +312,14 @@ def _operations(formula: Formula) -> tuple[list[tuple[str, list[_Value], Stateme
         if isinstance(expression, str):
             return values[expression]
         operation, *operands = expression
-        call = f"{operation}({'{}, ' * len(operands)}out={{out}})"
-        if operation == "where":  # the one operation that allocates
-            (test, *compared), *branches = operands
-            call, operands = f"copyto({{out}}, where({test}({{}}, {{}}), {{}}, {{}}))", compared + branches
+        holes = ["{}"] * len(operands)
+        for k, operand in enumerate(expression[1:]):
+            if operand[0] in _COMPARISONS:  # made on the way: as bytes, where an array for it would be of numbers
+                holes[k] = f"{operand[0]}({{}}, {{}})"
+        operands = [a for o in operands for a in (o[1:] if o[0] in _COMPARISONS else (o,))]
+        call = f"{operation}({', '.join(holes)}, out={{out}})"
+        if operation == "where":  # it has no out
+            call = f"copyto({{out}}, where({', '.join(holes)}))"
         elif operation == "copyto":
             call = "copyto({out}, {})"
         calls.append((call, [add(operand, statement) for operand in operands], statement))

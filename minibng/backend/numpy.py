@@ -1,12 +1,14 @@
 """NumPy on the host: block norms and in-place formulas in pieces that stay in the cache."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from minibng.backend.base import Array, Backend, BlockNorms, Group, HostArray, Stepper
 from minibng.backend.blocks import Box, Scaler, boxes, norms_of, scalers
+from minibng.backend.guard import DeviceGuard
 from minibng.backend.kernel import Formula, numpy_kernel
 from minibng.backend.threads import shares, threads_for, together
 
@@ -29,6 +31,7 @@ class NumpyBackend(Backend):
     device = "cpu"
     xp = np
     array_type = np.ndarray
+    on_host = True
 
     def asarray(self, x: Any, dtype: Any = None) -> HostArray:
         """Return x as a NumPy array."""
@@ -45,10 +48,6 @@ class NumpyBackend(Backend):
     def block_norms(self, tensors: Sequence[HostArray], groups: Sequence[Group], norm: float = 2) -> BlockNorms:
         """Return the 1-, 2- or ∞-norm of each block, (B,) in the order of the groups."""
         return norms_of(tensors, groups, norm)
-
-    def all_finite(self, values: HostArray) -> bool:
-        """Tell whether all entries are finite."""
-        return bool(np.isfinite(values).all())
 
     def scale_blocks(
         self, tensors: Sequence[HostArray], groups: Sequence[Group], norms: BlockNorms, lengths: HostArray
@@ -68,11 +67,29 @@ class NumpyBackend(Backend):
         """Return the formula, rendered for NumPy, with its scratch memory."""
         return PieceStepper(formula, like, groups)
 
-    def check_indices(self, index: HostArray, size: int, what: str) -> None:
-        """Raise IndexError where an entry is outside 0 … size−1."""
-        if index.size and (index.min() < 0 or index.max() >= size):
-            bad = index.reshape(-1)[np.argmax((index < 0) | (index >= size))]
-            raise IndexError(f"{what} must lie in 0 … {size - 1}, got {bad}")
+    def map(
+        self, formula: Formula, arrays: Mapping[str, HostArray], scalars: Mapping[str, float]
+    ) -> tuple[HostArray, ...]:
+        """Return what a formula writes, in new arrays, worked out piece by piece."""
+        given = [arrays[name] for name in formula.arrays if name in arrays]  # the outputs come behind them
+        like = given[0]
+        made = tuple([np.empty(like.shape, like.dtype) for _ in formula.written])
+        flats = [a.reshape(-1) for a in (*given, *made)]
+        run = _bound(formula, like.dtype, tuple(scalars.items()))
+        most = STEP_PIECE // like.itemsize
+        scratch = numpy_kernel(formula).scratch(min(like.size, most), like.dtype)
+        if like.size <= most:
+            run(scratch, *flats)
+        else:
+            for start in range(0, like.size, most):
+                run(scratch, *[flat[start : start + most] for flat in flats])
+        return made
+
+
+@lru_cache(1024)
+def _bound(formula: Formula, dtype: np.dtype[Any], scalars: tuple[tuple[str, float], ...]) -> Callable[..., None]:
+    """Return a formula's kernel with its scalars; chains are called again and again with the same ones."""
+    return numpy_kernel(formula).bind(dtype, **dict(scalars))
 
 
 class PieceStepper(Stepper):
@@ -100,8 +117,9 @@ class PieceStepper(Stepper):
         scalars: Mapping[str, float | Sequence[float]],
         norms: BlockNorms | None = None,
         lengths: HostArray | None = None,
+        guard: DeviceGuard | None = None,
     ) -> None:
-        """Run the formula once over every tensor, in place."""
+        """Run the formula once over every tensor, in place; on the host there is no guard."""
         flats = [self._flat(name, columns[name]) for name in self.arrays]
         bound = self._bound(scalars, len(flats[0]))
         g_at = self.arrays.index("g") if "g" in self.arrays else 0

@@ -4,18 +4,26 @@ Entry i of draw c is a hash of (c, i), two rounds of the 32-bit finalizer of Mur
 two halves of c. The arithmetic is exact in uint32, so NumPy and CuPy agree bit for bit.
 """
 
+import math
 from types import ModuleType
 
-from minibng.backend.base import Array
+from minibng.backend import Array
+from minibng.backend.chain import Chain
 
 _MASK = 0xFFFFFFFF
 
 
-def _mixed(xp: ModuleType, bits: Array) -> Array:
-    """Return the 32-bit finalizer of MurmurHash3, a bijection in which every input bit changes half the output's."""
-    bits = (bits ^ (bits >> 16)) * xp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * xp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
+@Chain
+def _hashed(i, *, low, key):  # type: ignore[no-untyped-def]
+    """Hash (counter, i): the finalizer twice, a bijection in which every input bit changes half the output's."""
+    a = i ^ low
+    b = (a ^ (a >> 16)) * 0x85EBCA6B
+    c = (b ^ (b >> 13)) * 0xC2B2AE35
+    d = (c ^ (c >> 16)) + key
+    e = (d ^ (d >> 16)) * 0x85EBCA6B
+    f = (e ^ (e >> 13)) * 0xC2B2AE35
+    bits = f ^ (f >> 16)
+    return bits
 
 
 def random_bits(xp: ModuleType, counter: int, size: int) -> Array:
@@ -28,8 +36,7 @@ def random_bits(xp: ModuleType, counter: int, size: int) -> Array:
     True
     """
     low, high = counter & _MASK, counter >> 32 & _MASK
-    bits = _mixed(xp, xp.arange(size, dtype=xp.uint32) ^ xp.uint32(low))
-    return _mixed(xp, bits + xp.uint32(_mixed_key(low, high)))
+    return _hashed(xp.arange(size, dtype=xp.uint32), low=low, key=_mixed_key(low, high))
 
 
 def _mixed_key(low: int, high: int) -> int:
@@ -39,8 +46,5 @@ def _mixed_key(low: int, high: int) -> int:
 
 def bernoulli(xp: ModuleType, counter: int, shape: tuple[int, ...], probability: float) -> Array:
     """Return a boolean array that is True with the given probability (to 2⁻³²), for one value of the counter."""
-    size = 1
-    for n in shape:
-        size *= n
     threshold = min(int(probability * 2.0**32), _MASK)
-    return (random_bits(xp, counter, size) < xp.uint32(threshold)).reshape(shape)
+    return (random_bits(xp, counter, math.prod(shape)) < xp.uint32(threshold)).reshape(shape)

@@ -45,44 +45,49 @@ def operands(shapes):
 
 
 @settings(max_examples=200)
-@given(signatures(), st.booleans())
-def test_two_derivatives_of_any_signature(drawn, optimize):
+@given(drawn=signatures(), optimize=st.booleans())
+def test_two_derivatives_of_any_signature(device, drawn, optimize):
     signature, shapes = drawn
-    check_grads(lambda *xs: np.einsum(signature, *xs, optimize=optimize), *operands(shapes))
+    check_grads(lambda *xs: np.einsum(signature, *xs, optimize=optimize), *device.arrays(operands(shapes)))
 
 
 @pytest.mark.peer
 @settings(max_examples=200)
-@given(signatures())
-def test_value_and_pullback_are_torch_s(drawn):
+@given(drawn=signatures())
+def test_value_and_pullback_are_torch_s(device, drawn):
     signature, shapes = drawn
     xs = operands(shapes)
-    y, pull = vjp(lambda *xs: np.einsum(signature, *xs), *xs)
+    g = np.random.default_rng(4).standard_normal(np.shape(np.einsum(signature, *xs)))
+    cotangent, *given = device.arrays([g, *xs])
+    with device.no_sync():
+        y, pull = vjp(lambda *xs: np.einsum(signature, *xs), *given)
+        ours = pull(cotangent)
     tensors = [torch.tensor(x, requires_grad=True) for x in xs]
     expected = torch.einsum(signature, *tensors)
-    np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-12)
-    g = np.random.default_rng(4).standard_normal(np.shape(y))
+    np.testing.assert_allclose(device.host(y), expected.detach().numpy(), atol=1e-12)
     theirs = torch.autograd.grad(expected, tensors, torch.tensor(g), allow_unused=True)
-    for a, b, x in zip(pull(g), theirs, xs, strict=True):
+    for a, b, x in zip(device.host(ours), theirs, xs, strict=True):
         np.testing.assert_allclose(a, np.zeros_like(x) if b is None else b.numpy(), atol=1e-12)
 
 
-def test_lists_of_axes_are_the_letters_in_their_order():
-    a, b = operands([(2, 3, 4), (4, 3)])
+def test_lists_of_axes_are_the_letters_in_their_order(device):
+    host = operands([(2, 3, 4), (4, 3)])
+    a, b = device.arrays(host)
     for call in (
         lambda m, a, b: m(a, [0, 1, 2], b, [2, 1]),
         lambda m, a, b: m(a, [51, 30, 2], b, [2, 7], [7, 51]),
         lambda m, a, b: m(a, [Ellipsis, 3], b, [3, 1], [1, Ellipsis]),
     ):
         y, pull = vjp(lambda a, b, call=call: call(np.einsum, a, b), a, b)
-        np.testing.assert_allclose(y, call(np.einsum, a, b))
+        np.testing.assert_allclose(device.host(y), call(np.einsum, *host))
         check_grads(lambda a, b, call=call: call(np.einsum, a, b), a, b)
         assert [g.shape for g in pull(y)] == [a.shape, b.shape]
 
 
-def test_the_derivative_of_a_trace_is_the_unit_matrix():
-    x = np.ones((3, 3), "float32")
+def test_the_derivative_of_a_trace_is_the_unit_matrix(device):
+    x = device.array(np.ones((3, 3), "float32"))
     g = grad(lambda x: np.einsum("ii", x))(x)
     assert g.dtype == np.float32
-    np.testing.assert_array_equal(g, np.eye(3))
-    np.testing.assert_array_equal(jacobian(lambda x: np.einsum("ii->i", x))(x)[1], np.diag([0.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(device.host(g), np.eye(3))
+    rows = device.host(jacobian(lambda x: np.einsum("ii->i", x))(x))
+    np.testing.assert_array_equal(rows[1], np.diag([0.0, 1.0, 0.0]))

@@ -1,7 +1,9 @@
 """Every operation against three oracles that share no code with it: our checker's differences, plain differences of
-this file, and PyTorch. The table of cases must name every registered operation."""
+this file, and PyTorch. The table of cases must name every registered operation. On a device every case must give the
+CPU's numbers without waiting, so that the oracles need to be asked on the CPU only."""
 
 import contextlib
+import inspect
 import itertools
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import pytest
 
 from minibng.autodiff import check_grads, hvp, ops, raw, vjp
 from minibng.autodiff.tracer import FUSED, PRIMITIVES
+from minibng.backend import SyncError, backend_of
 
 try:
     import torch
@@ -34,6 +37,15 @@ GOLDEN = itertools.count()
 def case(op, label, args, ours, theirs):
     args = tuple(a if type(a) is float else np.asarray(a) for a in args)
     CASES.append(Case(op, label, args, ours, theirs))
+
+
+def beside(constant, x):
+    """A constant of a case where x is: its arrays, and the lists of an index, are brought to the device of x."""
+    backend = backend_of(raw(x))
+    if isinstance(constant, tuple):
+        return tuple(beside(part, x) for part in constant)
+    moved = isinstance(constant, (list, np.ndarray)) and not backend.on_host
+    return backend.asarray(constant) if moved else constant
 
 
 def normal(*shape):
@@ -138,7 +150,7 @@ for _p in (3, 2, 1, 0, -2):
 _exponents = np.array([0.0, 1.0, 2.0, -1.0, 0.5])
 case(
     "power", "exponents plain", [positive(5)],
-    lambda x: ops.power(x, _exponents.astype(x.dtype)), lambda x: torch.pow(x, torch.tensor(_exponents)),
+    lambda x: ops.power(x, beside(_exponents.astype(x.dtype), x)), lambda x: torch.pow(x, torch.tensor(_exponents)),
 )  # fmt: skip
 # torch.pow itself loses ∂²/∂x∂p at p = 0
 case("power", "exponents traced", [positive(2, 5), _exponents], ops.power, lambda x, p: torch.exp(p * torch.log(x)))
@@ -148,15 +160,21 @@ _c = np.array([[True, False, True], [False, False, True]])
 for _a, _b in (((2, 3), (2, 3)), ((3,), (2, 1)), ((), (2, 3)), ((4, 2, 3), (3,))):
     case(
         "where", f"{_a} {_b}", [normal(*_a), normal(*_b)],
-        lambda a, b: ops.where(_c, a, b), lambda a, b: torch.where(torch.tensor(_c), a, b),
+        lambda a, b: ops.where(beside(_c, a), a, b), lambda a, b: torch.where(torch.tensor(_c), a, b),
     )  # fmt: skip
 _c3 = np.array([[[True]], [[False]]])
 case(
     "where", "three shapes", [normal(3, 1), normal(4)],
-    lambda a, b: ops.where(_c3, a, b), lambda a, b: torch.where(torch.tensor(_c3), a, b),
+    lambda a, b: ops.where(beside(_c3, a), a, b), lambda a, b: torch.where(torch.tensor(_c3), a, b),
 )  # fmt: skip
-case("where", "number", [normal(2, 3)], lambda a: ops.where(_c, a, 0), lambda a: torch.where(torch.tensor(_c), a, 0.0))
-case("where", "size 0", [normal(0, 3), normal(3)], lambda a, b: ops.where(_c[:0], a, b), lambda a, b: a + 0 * b)
+case(
+    "where", "number", [normal(2, 3)],
+    lambda a: ops.where(beside(_c, a), a, 0), lambda a: torch.where(torch.tensor(_c), a, 0.0),
+)  # fmt: skip
+case(
+    "where", "size 0", [normal(0, 3), normal(3)],
+    lambda a, b: ops.where(beside(_c[:0], a), a, b), lambda a, b: a + 0 * b,
+)  # fmt: skip
 
 _grid = np.array([[-2.0, -0.7, 0.1], [0.4, 0.9, 3.0]])
 case("clip", "both", [_grid], lambda x: ops.clip(x, -0.5, 0.5), lambda x: torch.clamp(x, -0.5, 0.5))
@@ -480,7 +498,7 @@ case("concatenate", "same twice", [normal(3)], lambda x: ops.concatenate([x, x])
 _two = np.array([7.0, 8.0])
 case(
     "concatenate", "one plain", [normal(3)],
-    lambda x: ops.concatenate([_two.astype(x.dtype), x]), lambda x: torch.cat([torch.tensor(_two), x]),
+    lambda x: ops.concatenate([beside(_two.astype(x.dtype), x), x]), lambda x: torch.cat([torch.tensor(_two), x]),
 )  # fmt: skip
 for _shape, _axis in [((), 0), ((3,), 0), ((3,), 1), ((3,), -1), ((2, 3), 1), ((2, 3), -2), ((0,), 0)]:
     case(
@@ -613,11 +631,11 @@ INDICES = [
 for _n, (_shape, _index) in enumerate(INDICES):
     case(
         "getitem", f"{_n}: {_shape} {_index!r}", [normal(*_shape)],
-        lambda x, i=_index: ops.getitem(x, i), lambda x, i=_index: torch_gather(x, i),
+        lambda x, i=_index: ops.getitem(x, beside(i, x)), lambda x, i=_index: torch_gather(x, i),
     )  # fmt: skip
     case(
         "scatter", f"{_n}: {_shape} {_index!r}", [normal(*np.empty(_shape)[_index].shape)],
-        lambda x, i=_index, s=_shape: PRIMITIVES["scatter"](x, i, s),
+        lambda x, i=_index, s=_shape: PRIMITIVES["scatter"](x, beside(i, x), s),
         lambda x, i=_index, s=_shape: torch_scatter(x, i, s),
     )  # fmt: skip
 
@@ -628,13 +646,13 @@ for _shape, _index, _axis in [
     ((2, 3, 4), [[0, 2], [1, 1]], 1), ((2, 3, 4), np.array([], dtype=int), -1), ((2, 3), -1, -1),
     ((2, 3), [True - 1], 0),
 ]:  # fmt: skip
-    moves("take", lambda m, x, i=_index, a=_axis: m.take(x, i, axis=a), _shape)
+    moves("take", lambda m, x, i=_index, a=_axis: m.take(x, beside(i, x), axis=a), _shape)
 _ranks = RNG.integers(0, 3, (2, 5))
-moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks, axis=1), (2, 3))
-moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[:, :3], 0), (4, 3))
-moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[:1, :, None] - 3, -2), (2, 3, 4))
-moves("take_along_axis", lambda m, x: m.take_along_axis(x, _ranks[0], None), (2, 3))
-moves("gather", lambda m, x: m.gather(x, [1, 1, 0]) if m is ops else x[[1, 1, 0]], (2, 3))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, beside(_ranks, x), axis=1), (2, 3))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, beside(_ranks[:, :3], x), 0), (4, 3))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, beside(_ranks[:1, :, None] - 3, x), -2), (2, 3, 4))
+moves("take_along_axis", lambda m, x: m.take_along_axis(x, beside(_ranks[0], x), None), (2, 3))
+moves("gather", lambda m, x: m.gather(x, beside([1, 1, 0], x)) if m is ops else x[[1, 1, 0]], (2, 3))
 for _shape, _index, _v in [
     ((4,), [3, 0, 3], (3,)), ((2, 3), ([0, 0], [1, 1]), (2,)), ((2, 3), [1, 1], (2, 3)), ((2, 3), [1, 1, 0], (3,)),
     ((2, 3), _mask, (4,)), ((2, 3), (slice(None), 1), (2,)), ((4,), [0, 0], ()),
@@ -642,7 +660,7 @@ for _shape, _index, _v in [
 ]:  # fmt: skip
     case(
         "scatter_add", f"{_shape} {_index!r} {_v}", [normal(*_shape), normal(*_v)],
-        lambda x, v, i=_index: ops.scatter_add(x, i, v),
+        lambda x, v, i=_index: ops.scatter_add(x, beside(i, x), v),
         lambda x, v, i=_index: x
         + torch_scatter(v.expand(np.empty(tuple(x.shape))[i].shape).contiguous(), i, tuple(x.shape)),
     )  # fmt: skip
@@ -663,7 +681,7 @@ def regular(*shape):
 
 def gram(x):
     """A positive definite matrix for any x: cholesky's argument must stay symmetric when it is moved."""
-    return x @ x.swapaxes(-1, -2) + 0.5 * np.eye(x.shape[-2], dtype=x.dtype)
+    return x @ x.swapaxes(-1, -2) + 0.5 * beside(np.eye(x.shape[-2], dtype=x.dtype), x)
 
 
 def torch_gram(x):
@@ -787,19 +805,20 @@ _x, _w, _b = normal(4, 3), normal(3, 2), normal(2)
 case("affine", "one input", [normal(4, 1), normal(1, 1), normal(1)], FUSED["affine"], lambda x, w, b: x @ w + b)
 case(
     "affine", "weights only", [normal(3, 2)],
-    lambda w: FUSED["affine"](_x.astype(w.dtype), w, _b.astype(w.dtype)),
+    lambda w: FUSED["affine"](beside(_x.astype(w.dtype), w), w, beside(_b.astype(w.dtype), w)),
     lambda w: torch.tensor(_x) @ w + torch.tensor(_b),
 )  # fmt: skip
 case(
     "affine", "bias only", [normal(2)],
-    lambda b: FUSED["affine"](_x.astype(b.dtype), _w.astype(b.dtype), b), lambda b: torch.tensor(_x @ _w) + b,
+    lambda b: FUSED["affine"](beside(_x.astype(b.dtype), b), beside(_w.astype(b.dtype), b), b),
+    lambda b: torch.tensor(_x @ _w) + b,
 )  # fmt: skip
 case("affine", "same twice", [normal(3, 3), normal(3)], lambda w, b: FUSED["affine"](w, w, b), lambda w, b: w @ w + b)
 for _shape in [(4, 3), (1, 3), (3,), (4, 1), (2, 4, 3), (2, 1, 2, 3)]:
     _labels = RNG.integers(0, _shape[-1], _shape[:-1])
     case(
         "_softmax_cross_entropy", f"{_shape}", [normal(*_shape) * 3],
-        lambda z, t=_labels: FUSED["_softmax_cross_entropy"](z, np.asarray(t)),
+        lambda z, t=_labels: FUSED["_softmax_cross_entropy"](z, beside(np.asarray(t), z)),
         lambda z, t=_labels: torch.nn.functional.cross_entropy(
             z.reshape(-1, z.shape[-1]), torch.tensor(np.reshape(t, -1), dtype=torch.long)
         ),
@@ -807,7 +826,7 @@ for _shape in [(4, 3), (1, 3), (3,), (4, 1), (2, 4, 3), (2, 1, 2, 3)]:
 for _shape in SHAPES:
     case(
         "leaky_relu", f"{_shape}", [off_zero(*_shape)],
-        PRIMITIVES["leaky_relu"], lambda x: torch.nn.functional.leaky_relu(x),
+        FUSED["leaky_relu"], lambda x: torch.nn.functional.leaky_relu(x),
     )  # fmt: skip
     case(
         "gelu", f"{_shape}", [normal(*_shape) * 2], FUSED["gelu"],
@@ -815,7 +834,7 @@ for _shape in SHAPES:
     )  # fmt: skip
 case(
     "leaky_relu", "slope", [off_zero(2, 3)],
-    lambda x: PRIMITIVES["leaky_relu"](x, 0.3), lambda x: torch.nn.functional.leaky_relu(x, 0.3),
+    lambda x: FUSED["leaky_relu"](x, 0.3), lambda x: torch.nn.functional.leaky_relu(x, 0.3),
 )  # fmt: skip
 for _shape, _axis in [((3,), -1), ((2, 3), 0), ((2, 3, 4), 1), ((0, 3), -1), ((2, 1), 1), ((1, 3), -2)]:
     case(
@@ -838,7 +857,9 @@ for _smoothing, _ignore in [(0.1, None), (1.0, None), (0.0, 1), (0.3, -7)]:
     _labels = np.abs(_labels) % 3 if _ignore is None else _labels
     case(
         "_softmax_cross_entropy", f"smoothing {_smoothing}, ignore {_ignore}", [normal(5, 3) * 3],
-        lambda z, t=_labels, s=_smoothing, i=_ignore: FUSED["_softmax_cross_entropy"](z, t, smoothing=s, ignore=i),
+        lambda z, t=_labels, s=_smoothing, i=_ignore: FUSED["_softmax_cross_entropy"](
+            z, beside(t, z), smoothing=s, ignore=i
+        ),
         lambda z, t=_labels, s=_smoothing, i=_ignore: torch.nn.functional.cross_entropy(
             z, torch.tensor(t), label_smoothing=s, ignore_index=-100 if i is None else i
         ),
@@ -852,18 +873,21 @@ def over_cases(operations):
     """Run a test on all cases of one operation at a time; the error lists every case that fails."""
 
     def decorate(test):
-        def of_operation(op):
+        def of_operation(op, **fixtures):
             errors = []
             for c in CASES:
                 if c.op == op:
                     try:
-                        test(c)
+                        test(c, **fixtures)
                     except Exception as error:
                         error.add_note(f"case {c.label}")
                         errors.append(error)
             if errors:
                 raise ExceptionGroup(f"{op}: {len(errors)} of its cases", errors)
 
+        _, *fixtures = inspect.signature(test).parameters.values()
+        op = inspect.Parameter("op", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        of_operation.__signature__ = inspect.Signature([op, *fixtures])  # what pytest goes by
         of_operation.__name__, of_operation.__doc__ = test.__name__, test.__doc__
         return pytest.mark.parametrize("op", sorted(operations))(of_operation)
 
@@ -976,30 +1000,45 @@ def test_value_and_two_derivatives_agree_with_torch(c):
 
 
 @every_case
-def test_dtype_of_the_input_is_kept_to_second_order(c):
+def test_dtype_of_the_input_is_kept_to_second_order(c, device):
     if any(type(a) is float for a in c.args):  # a number has no dtype to keep
         return
-    for dtype in ("float32", "float64"):
+    for dtype in ("float32", "float64") if device.name == "cpu" else ("float32",):
         args = [a.astype(dtype) for a in c.args]
-        y, pull = vjp(c.ours, *args)
-        assert y.dtype == dtype
-        assert [g.dtype for g in pull(weights_for(y))] == [dtype] * len(args)
-        second = hvp(half_squares(c.ours, weights_for(y)))(args, directions(args))
-        assert [g.dtype for g in second] == [dtype] * len(args)
+        g, vs = weights_for(c.ours(*args)), directions(args)
+        found = two_orders(c, device.arrays(args), device.array(g), device.arrays(vs))
+        assert [x.dtype for x in found] == [dtype] * len(found)
 
 
 @every_case
-def test_inputs_and_cotangents_are_not_written_to(c):
+def test_devices_agree_nobody_waits_and_nothing_is_written_to(c, device):
     args = [np.array(a) for a in c.args]
-    for a in args:
+    g, vs = weights_for(c.ours(*args)), directions(args)
+    for a in (*args, g):
         a.setflags(write=False)
+    expected = two_orders(c, args, g, vs)
+    moved = device.arrays(args), device.array(g), device.arrays(vs)
+    waits = looks(c) and device.name == "strict"
+    with device.no_sync(), pytest.raises(SyncError, match="waits") if waits else contextlib.nullcontext():
+        found = two_orders(c, *moved)
+    found = two_orders(c, *moved) if waits else found
+    tolerance = 1e-9 if device.name == "cuda" else 0.0
+    for got, want in zip(device.host(found), expected, strict=True):
+        assert np.shape(got) == np.shape(want)
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+    for now, before in zip(device.host(moved[0]), c.args, strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+def two_orders(c, args, g, vs):
+    """The value of a case, its pullback of g, and a Hessian's product with vs, in one list."""
     y, pull = vjp(c.ours, *args)
-    g = weights_for(y)
-    g.setflags(write=False)
-    pull(g)
-    hvp(half_squares(c.ours, g))(args, directions(args))
-    for a, original in zip(args, c.args, strict=True):
-        np.testing.assert_array_equal(a, original)
+    return [y, *pull(g), *hvp(half_squares(c.ours, g))(args, vs)]
+
+
+def looks(c):
+    """Whether a case looks at values: a mask decides upon a shape, det upon its rule."""
+    return c.op == "det" or (c.op in ("getitem", "scatter", "scatter_add") and "False" in c.label)
 
 
 @fused_case
@@ -1050,38 +1089,40 @@ THIRD = {
     "cumprod": lambda x: np.cumprod(np.sin(x), axis=1),
     "std": lambda x: np.std(x, axis=1) * np.linalg.norm(x, 3, axis=1),
     "einsum": lambda x: np.einsum("ij,kj,ij->k", x, np.sin(x), x),
-    "solve": lambda x: np.linalg.solve(x @ x.T + np.eye(2), x),
+    "solve": lambda x: np.linalg.solve(x @ x.T + beside(np.eye(2), x), x),
     "det": lambda x: np.linalg.det(x @ x.T) + np.linalg.slogdet(x @ x.T).logabsdet,
-    "det, singular there": lambda x: np.linalg.det(np.vstack([x, x[0] + x[1] + (x[0] - POINT[0]) * np.arange(3.0)])),
-    "inv": lambda x: np.linalg.inv(x @ x.T + np.eye(2)),
-    "cholesky": lambda x: np.linalg.cholesky(x @ x.T + np.eye(2)),
+    "det, singular there": lambda x: np.linalg.det(
+        np.vstack([x, x[0] + x[1] + (x[0] - beside(POINT[0], x)) * beside(np.arange(3.0), x)])
+    ),
+    "inv": lambda x: np.linalg.inv(x @ x.T + beside(np.eye(2), x)),
+    "cholesky": lambda x: np.linalg.cholesky(x @ x.T + beside(np.eye(2), x)),
     "moved": lambda x: np.sort(np.roll(np.pad(x, 1, mode="reflect"), 1) ** 3, axis=0)[1:3] * np.tile(x, (1, 2))[:, :5],
 }
 
 
 @pytest.mark.parametrize("name", THIRD)
-def test_third_derivatives(name):
-    check_grads(THIRD[name], POINT, order=3)
+def test_third_derivatives(name, device):
+    check_grads(THIRD[name], device.array(POINT), order=3)
 
 
-def test_cast_gives_the_gradient_back_in_the_dtype_of_the_input():
-    y, pull = vjp(lambda x: ops.cast(x, "float32"), np.array([1.0, 2.0]))
+def test_cast_gives_the_gradient_back_in_the_dtype_of_the_input(device):
+    y, pull = vjp(lambda x: ops.cast(x, "float32"), device.array([1.0, 2.0]))
     assert y.dtype == np.float32
-    (g,) = pull(np.array([3.0, 4.0], dtype="float32"))
+    (g,) = pull(device.array([3.0, 4.0], "float32"))
     assert g.dtype == np.float64
-    np.testing.assert_array_equal(g, [3.0, 4.0])
+    np.testing.assert_array_equal(device.host(g), [3.0, 4.0])
 
 
-def test_mixed_dtypes_promote_as_numpy_and_each_gradient_keeps_its_own():
-    a, b = np.ones(3, dtype="float32"), np.ones(3)
+def test_mixed_dtypes_promote_as_numpy_and_each_gradient_keeps_its_own(device):
+    a, b = device.array(np.ones(3, dtype="float32")), device.array(np.ones(3))
     y, pull = vjp(lambda a, b: a * b, a, b)
     assert y.dtype == np.float64
-    assert [g.dtype for g in pull(np.ones(3))] == [np.float32, np.float64]
+    assert [g.dtype for g in pull(b)] == [np.float32, np.float64]
 
 
 @pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "maximum", "power"])
-def test_python_numbers_do_not_promote_float32(op):
-    f, x = getattr(ops, op), np.array([0.5, 1.5], dtype="float32")
+def test_python_numbers_do_not_promote_float32(op, device):
+    f, x = getattr(ops, op), device.array([0.5, 1.5], "float32")
     for number in (2, 2.0):
         for g in (lambda x, n=number: f(x, n), lambda x, n=number: f(n, x)):
             y, pull = vjp(g, x)
@@ -1097,6 +1138,19 @@ def test_a_plain_list_may_be_an_operand(op):
     for ours in (lambda x: f(x, row), lambda x: f(row, x)):
         check_grads(ours, x)
     np.testing.assert_array_equal(f(x, row), f(x, np.array(row)))
+
+
+@pytest.mark.parametrize("op", BINARY)
+def test_a_device_takes_no_lists_and_no_arrays_of_the_host(op, device):
+    if device.name == "cpu":
+        return
+    f, x = getattr(ops, op), device.array([0.5, 1.5])
+    for other in ([1.2, 2.3], np.array([1.2, 2.3])):
+        for call in (lambda x, y=other: f(x, y), lambda x, y=other: f(y, x)):
+            with pytest.raises(TypeError):
+                vjp(call, x)
+    with pytest.raises(TypeError, match=rf"arrays on cpu and {device.backend.device} met: .* bng.asarray\(x, device="):
+        f(x, np.array([1.2, 2.3]))
 
 
 def test_operations_take_plain_lists_as_numpy_does():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy import abs, exp, log, maximum, minimum, sign, sqrt, tanh, where
 
-from minibng.backend.kernel import FormulaError, numpy_kernel, parse
+from minibng.backend.kernel import FormulaError, numpy_kernel, parse, parse_map
 
 # --- formulas -------------------------------------------------------------------------------------------
 
@@ -105,6 +105,18 @@ def choice(a, b, *, k):
     return a, b
 
 
+def gated(a, b, *, k):
+    a = (a > b * k) * a - b * (a <= k)
+    b = where(a < b, a * (b != 0.0), b)
+    return a, b
+
+
+def hashed(bits, *, key):
+    bits = (bits ^ key) * 0x85EBCA6B
+    bits = bits ^ (bits >> 13)
+    return bits
+
+
 def local(g, m):
     t = g + m
     g = t * t
@@ -132,6 +144,7 @@ CASES = [  # functions, scalars, read-only names
     ([late], {}, []),
     ([functions], {"k": 0.7}, []),
     ([choice], {"k": 0.7}, []),
+    ([gated], {"k": 0.7}, []),
     ([local, local_too], {"scale": 0.1}, []),
 ]
 IDS = ["_".join(f.__name__ for f in case[0]) for case in CASES]
@@ -167,7 +180,7 @@ def returns(f):
         swap: "a b",
         late: "a b",
     }
-    formula |= {functions: "a b", choice: "a b", local: "m", local_too: "t"}
+    formula |= {functions: "a b", choice: "a b", gated: "a b", local: "m", local_too: "t"}
     return formula[f].split()
 
 
@@ -242,6 +255,14 @@ def test_pieces_give_the_bits_of_the_whole():
         step(scratch, *(a[start : start + 300] for a in pieces))
     for a, b in zip(whole, pieces, strict=True):
         assert_same_bits(a, b)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=20), st.integers(0, 2**32 - 1))
+def test_bits_of_unsigned_integers_wrap_around(entries, key):
+    """Against Python's integers, which do not."""
+    expected = [(b ^ key) * 0x85EBCA6B % 2**32 for b in entries]
+    found = run(render(hashed), {"bits": np.array(entries, np.uint32)}, {"key": key})["bits"]
+    assert found.tolist() == [h ^ h >> 13 for h in expected] and found.dtype == np.uint32
 
 
 def test_a_planted_fault_is_seen():
@@ -381,6 +402,23 @@ def test_outputs_come_last_and_are_written():
     assert formula.written == ("m", "v", "x", "u")
 
 
+def both(g, x, *, k):
+    t = g * (x > k)
+    d = t * x
+    c = d - t
+    return d, c
+
+
+def test_a_map_writes_new_arrays_only():
+    formula = parse_map(both)
+    assert (formula.arrays, formula.written, formula.scalars) == (("g", "x", "d", "c"), ("d", "c"), ("k",))
+    arrays = {"g": np.float32([1, 2, 3]), "x": np.float32([-1, 0.5, 2])}
+    found = run(numpy_kernel(formula), arrays, {"k": 1.0})
+    assert [found[name].tolist() for name in "gxdc"] == [[1, 2, 3], [-1, 0.5, 2], [0, 0, 6], [0, 0, 3]]
+    with pytest.raises(FormulaError, match="right: a asked for, but an input or not returned"):
+        parse_map(right)
+
+
 def test_names_that_are_not_returned_stay_private():
     formula = parse(local, local_too)
     assert formula.arrays == ("g", "m", "t")
@@ -422,14 +460,39 @@ def keyword(g):
 def arity(g):
     g = maximum(g)
     return g
-def comparison(g):
-    g = (g > 0) * g
+def negation(g):
+    g = (not g) * g
     return g
 def chained(g):
     g = where(0 < g < 1, g, 0.0)
     return g
 def plus(g):
     g = +g
+    return g
+def sum_of_tests(g):
+    g = (g > 0) + (g < 1)
+    return g
+def product_of_tests(g):
+    g = (g > 0) * (g < 1)
+    return g
+def function_of_test(g):
+    g = g * exp(g > 0)
+    return g
+def negative_test(g):
+    g = g * -(g > 0)
+    return g
+def compared_test(g):
+    g = g * ((g > 1) > 0)
+    return g
+def branch_test(g):
+    g = where(g > 0, g < 1, g)
+    return g
+def scaled_test(g, *, b):
+    g = g + b * (g > 0)
+    return g
+def named_test(g):
+    p = g > 0
+    g = g * p
     return g
 def text(g):
     g = g * "2"
@@ -484,9 +547,17 @@ UNSUPPORTED = [
     (unknown_call, 1, "np.sum(g)", "a formula holds"),
     (keyword, 1, "sqrt(g, dtype=float)", "a formula holds"),
     (arity, 1, "maximum(g)", "a formula holds"),
-    (comparison, 1, "g > 0", "a formula holds"),
+    (negation, 1, "not g", "a formula holds"),
     (chained, 1, "where(0 < g < 1, g, 0.0)", "a formula holds"),
     (plus, 1, "+g", "a formula holds"),
+    (sum_of_tests, 1, "(g > 0) + (g < 1)", "one factor of a product"),
+    (product_of_tests, 1, "(g > 0) * (g < 1)", "one factor of a product"),
+    (function_of_test, 1, "exp(g > 0)", "one factor of a product"),
+    (negative_test, 1, "-(g > 0)", "one factor of a product"),
+    (compared_test, 1, "(g > 1) > 0", "one factor of a product"),
+    (branch_test, 1, "where(g > 0, g < 1, g)", "one factor of a product"),
+    (scaled_test, 1, "b * (g > 0)", "a comparison is a factor of an array"),
+    (named_test, 1, "p = g > 0", "only `name = expression`"),
     (text, 1, '"2"', "a formula holds"),
     (truth, 1, "True", "a formula holds"),
     (unknown_name, 1, "h", "a formula holds"),

@@ -1,6 +1,7 @@
 """NumPy's linalg: ``bng.ops.linalg.solve`` and the others. Leading axes of matrices are a batch.
 
-Norms have derivative 0 at 0. The functions that factorize a matrix raise numpy.linalg.LinAlgError where NumPy's do.
+Norms have derivative 0 at 0. The functions that factorize a matrix raise numpy.linalg.LinAlgError where NumPy's do; on
+a GPU nobody looks, and a matrix that has no factors gives numbers that mean nothing (see ``cupyx.errstate``).
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def _solve_pull(g: Array, y: Array, argnums: Sequence[int], a: Array, b: Array) 
 
 @primitive(every=_solve_pull, numpy=np.linalg.solve)
 def solve(a: Array, b: Array) -> Array:
-    """Return x with a x = b, a (…, n, n), for one vector b (n,) or matrices b (…, n, k)."""
+    """Return x with a x = b, a (…, n, n), for one vector b (n,) or matrices b (…, n, k); the batches broadcast."""
+    if len(shape_of(b)) > 1 and shape_of(a)[:-2] != shape_of(b)[:-2]:  # CuPy does not broadcast them
+        batch = np.broadcast_shapes(shape_of(a)[:-2], shape_of(b)[:-2])
+        a, b = (np.broadcast_to(x, batch + shape_of(x)[-2:]) for x in (a, b))
     return np.linalg.solve(a, b)
 
 
@@ -78,7 +82,10 @@ def _as_matrices(x: Array) -> Array:
 
 @primitive(lambda g, y, a: _as_matrices(g) * _cofactors(a, y), numpy=np.linalg.det)
 def det(a: Array) -> Array:
-    """Return the determinant of each matrix; up to 16×16 all derivatives of a singular one are right too."""
+    """Return the determinant of each matrix; up to 16×16 all derivatives of a singular one are right too.
+
+    The derivative looks whether a matrix is singular; on a device it waits for that.
+    """
     return np.linalg.det(a)
 
 

@@ -281,7 +281,8 @@ def repeat(x: Array, repeats: Any, axis: int | None = None) -> Array:
     shape = list(shape_of(x))
     axis %= len(shape)
     if np.ndim(repeats):
-        return take(x, np.repeat(indices_for(x).arange(shape[axis]), repeats), axis)
+        source = np.repeat(indices_for(repeats).arange(shape[axis]), repeats)
+        return take(x, indices_for(x).asarray(source), axis)
     copies = broadcast_to(expand_dims(x, axis + 1), (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
     shape[axis] *= repeats
     return reshape(copies, shape)
