@@ -15,11 +15,12 @@ import numpy as np
 
 import minibng
 from minibng import data, nn, optim
-from minibng.backend import get_backend
+from minibng.backend import DEVICES, DeviceError, cuda_checks, device_name, get_backend
 from minibng.backend.threads import cores
 from minibng.experiments import EXPERIMENTS, Job, compare, mlp, report
 from minibng.experiments.comparison import Run
 from minibng.experiments.declaration import combine
+from minibng.experiments.pool import workers_for
 from minibng.extras import MissingExtraError, require
 from minibng.names import UnknownNameError, choose
 from minibng.train import records
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   minibng compare mlp --optimizers adam,adam-ng --seeds 10
   minibng compare mlp --full                           the whole table: hours
   minibng run mlp --optimizer momentum-ng --lr 0.1     one training run
+  minibng run mlp --device cuda                        the same on a GPU; auto: on a GPU if one works
   minibng list                                         what there is to name
   minibng doctor                                       what is installed, and what works
 """
@@ -87,6 +89,14 @@ def _optimizer(text: str) -> str:
     return _one_of(dict.fromkeys(optim.names()), "optimizer")(text)
 
 
+def _device(text: str) -> str:
+    """Accept the name of a device; whether it works is another question."""
+    try:
+        return text if text == "auto" else device_name(text)
+    except UnknownNameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class _Listed(argparse.Action):
     """Collects names given with commas, with spaces, or both, into one tuple."""
 
@@ -124,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_running(running)
     for command in (comparing, running):
         command.add_argument("--epochs", type=_whole(1), help="passes over the training set, default 12")
+        devices = "cpu (default), cuda, cuda:1, auto (cuda where it works), strict (for tests)"
+        command.add_argument("--device", type=_device, default="cpu", help=devices)
         command.add_argument("--out", help="folder for records and figures (default results/EXPERIMENT)")
         told = "show the traceback of an error"
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=told)
@@ -148,7 +160,7 @@ def _add_comparing(parser: argparse.ArgumentParser) -> None:
     add("--schedule", **_listed(SCHEDULE), help="constant, step (default: both)")
     add("--optimizers", **_listed(_optimizer), help="names, see minibng list")
     add("--seeds", type=_whole(1), help="number of seeds, default 5; below that nothing is decided")
-    add("--workers", type=_whole(1), help="processes (default: one a core)")
+    add("--workers", type=_whole(1), help="processes (default: one a core; one on a GPU, which they would share)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -164,16 +176,16 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    experiment = EXPERIMENTS[args.experiment]
+    experiment, device = EXPERIMENTS[args.experiment], get_backend(args.device).device
     out = records.output_folder(args.out or f"results/{experiment.name}")
     axes = {key: getattr(args, key) or values for key, values in experiment.axes_of(args.full).items()}
     settings = combine(axes)
     optimizers = args.optimizers or experiment.optimizers_of(args.full)
     seeds, rates = args.seeds or experiment.seeds, experiment.full_rates if args.full else experiment.rates
-    n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or cores()
+    n, workers = len(settings) * len(optimizers) * rates * seeds, args.workers or workers_for(device)
     print(f"{experiment.name}: {experiment.about}")
     print(f"optimizers {len(optimizers)} × settings {len(settings)} × rates {rates} × seeds {seeds} = {n} runs")
-    print(f"on {workers} process{'es' * (workers > 1)}; output in {out}", flush=True)
+    print(f"on {device}, {workers} process{'es' * (workers > 1)}; output in {out}", flush=True)
     chosen: dict[str, Any] = {
         "settings": settings,
         "optimizers": optimizers,
@@ -182,7 +194,7 @@ def _compare(args: argparse.Namespace) -> int:
         "full": args.full,
     }
     require("matplotlib.figure", "experiments", "a comparison's figures")  # before the work, not after
-    result = compare(experiment, **chosen, workers=workers)
+    result = compare(experiment, **chosen, device=device, workers=workers)
     paths = report.save_records(result, out, **chosen)
     if result.interrupted:
         print(f"minibng: interrupted; {len(result.runs)} finished runs are in {paths[0]}", file=sys.stderr)
@@ -194,19 +206,19 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    experiment = EXPERIMENTS[args.experiment]
+    experiment, device = EXPERIMENTS[args.experiment], get_backend(args.device).device
     out = records.output_folder(args.out or f"results/{experiment.name}-run")
     setting = {key: getattr(args, key) for key in experiment.axes}
     lr = experiment.centre(args.optimizer, setting) if args.lr is None else args.lr
-    job = Job(setting, args.optimizer, lr, args.seed, args.epochs or experiment.epochs, experiment.batch, True)
+    epochs = args.epochs or experiment.epochs
+    job = Job(setting, args.optimizer, lr, args.seed, epochs, experiment.batch, record_norms=True, device=device)
     print(experiment.describe(setting))
-    print(f"\n{args.optimizer}, rate {lr:g}, {args.schedule} schedule, seed {args.seed}\n", flush=True)
+    print(f"\n{args.optimizer}, rate {lr:g}, {args.schedule} schedule, seed {args.seed}, on {device}\n", flush=True)
     history = experiment.train(job)
     print(report.epochs(history))
     run = Run(0, job, history, "run")
-    paths = report.save_run(
-        run, out, records.header(experiment=experiment.name, blas_threads=os.environ.get("OPENBLAS_NUM_THREADS"))
-    )
+    where = {**report.device_labels(device), "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS")}
+    paths = report.save_run(run, out, records.header(experiment=experiment.name, **where))
     if history.diverged:
         print(f"\nThe run diverged: {history.error or 'the training loss is not finite'}")
     print("\nwritten: " + ", ".join(str(path) for path in paths))
@@ -225,6 +237,7 @@ def _list(args: argparse.Namespace) -> int:
         "relatives": relatives,
         "activations": {name: (f.__doc__ or "").splitlines()[0] for name, f in nn.ACTIVATIONS.items()},
         "schedules": mlp.SCHEDULES,
+        "devices": DEVICES,
     }
     for title, entries in parts.items():
         print(title)
@@ -242,17 +255,14 @@ def _doctor(args: argparse.Namespace) -> int:
     config: Any = np.show_config(mode="dicts")
     blas = config["Build Dependencies"]["blas"]
     print(f"numpy      {np.__version__}, BLAS {blas.get('name')} {blas.get('version')}")
-    print("\noptional packages (pip install 'minibng[experiments]', 'minibng[verify]')")
+    print("\noptional packages (pip install 'minibng[experiments]', 'minibng[verify]', 'minibng[mpi]')")
     needed = {"matplotlib": "matplotlib", "scikit-learn": "sklearn", "scipy": "scipy", "mlxtend": "mlxtend"}
-    for package, module in {**needed, "tqdm": "tqdm", "hypothesis": "hypothesis"}.items():
+    for package, module in {**needed, "tqdm": "tqdm", "hypothesis": "hypothesis", "mpi4py": "mpi4py"}.items():
         found = importlib.util.find_spec(module) is not None
         print(f"  {package:<13} {records.version(package) or 'present' if found else 'missing'}")
     print("\ndevices")
-    value, gradient = minibng.value_and_grad(lambda x: (x * x).sum())(get_backend("cpu").asarray([3.0, 4.0]))
-    works = float(value) == 25.0 and gradient.tolist() == [6.0, 8.0]
-    print(f"  cpu           {'works' if works else 'gives a wrong gradient: please report this'}")
+    sound = _check_devices()
     print("\ndata sets")
-    sound = works
     for name in data.DATASETS:
         try:
             split = data.load(name)
@@ -261,6 +271,26 @@ def _doctor(args: argparse.Namespace) -> int:
             sound = False
             print(f"  {name:<13} {error}")
     return 0 if sound else 1
+
+
+def _check_devices() -> bool:
+    """Print which devices work, and why one does not; tell whether all is well, which it is without a GPU."""
+    sound = True
+    for device in ("cpu", "strict", "cuda"):
+        lines = []
+        try:
+            if device == "cuda":
+                for line in cuda_checks():
+                    lines.append(line)  # what is in order is shown also where a later step fails
+            value, gradient = minibng.value_and_grad(lambda x: (x * x).sum())(minibng.asarray([3.0, 4.0], None, device))
+            works = [*minibng.to_host(gradient).tolist(), float(value)] == [6.0, 8.0, 25.0]
+            sound &= works
+            lines.append("works" if works else "gives a wrong gradient: please report this")
+        except DeviceError as error:
+            lines.append(f"cannot be used: {error}")
+        for title, line in zip([device, *[""] * len(lines)], lines, strict=False):
+            print(f"  {title:<13} {line}")
+    return sound
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from minibng import cli
+from minibng import backend, cli
+from minibng.backend import DeviceError, devices
 
 
 def run(capsys, *argv):
@@ -73,10 +74,72 @@ def test_list_names_everything_that_can_be_named(capsys):
         assert name in out
 
 
-def test_doctor_proves_the_essentials(capsys):
+NO_CUPY = (
+    "CuPy is not installed; with an NVIDIA GPU: pip install 'minibng[cuda13x]' (NVIDIA driver 580 or newer: nvidia-smi "
+    "shows it) or pip install 'minibng[cuda12x]' (older drivers)"
+)
+
+
+@pytest.fixture
+def without_cupy(monkeypatch):
+    monkeypatch.setattr(devices, "_installed", lambda name: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(backend, "_MADE", {k: v for k, v in backend._MADE.items() if not k.startswith("cuda")})
+    devices._automatic.cache_clear()
+    yield
+    devices._automatic.cache_clear()
+
+
+def test_doctor_proves_the_essentials_and_does_without_a_gpu(capsys, without_cupy):
     code, out, _ = run(capsys, "doctor")
     assert code == 0
-    assert "cpu           works" in out and "numpy" in out and "1259 + 179 + 359" in out
+    assert "numpy" in out and "1259 + 179 + 359" in out
+    lines = out.partition("devices\n")[2].splitlines()[:3]
+    assert lines == ["  cpu           works", "  strict        works", f"  cuda          cannot be used: {NO_CUPY}"]
+
+
+def test_doctor_shows_what_of_a_gpu_is_in_order_and_what_is_not(capsys, monkeypatch):
+    def checks():
+        yield "CuPy 14.2.0 (cupy-cuda13x, CUDA 13.2)"
+        raise DeviceError("no NVIDIA driver was found: install it")
+
+    monkeypatch.setattr(cli, "cuda_checks", checks)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert (
+        "  cuda          CuPy 14.2.0 (cupy-cuda13x, CUDA 13.2)\n"
+        "                cannot be used: no NVIDIA driver was found: install it\n"
+    ) in out
+
+
+def test_a_gpu_that_is_not_there_ends_it_before_any_run(capsys, tmp_path, without_cupy):
+    for command in ("run", "compare"):
+        code, out, err = run(capsys, command, "mlp", "--device", "cuda", "--out", str(tmp_path / "x"))
+        assert (code, out) == (1, "")
+        assert err == f"minibng: device 'cuda:0' cannot be used: {NO_CUPY} (--debug shows where)\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_auto_falls_back_to_the_host_and_says_why(capsys, caplog, tmp_path, without_cupy):
+    short = ("--depth", "1", "--epochs", "1", "--out", str(tmp_path))
+    code, out, _ = run(capsys, "run", "mlp", "--device", "auto", *short)
+    assert code == 0 and "seed 0, on cpu" in out
+    assert caplog.messages == [f"device 'auto' is cpu: {NO_CUPY}"]
+    assert json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])["device"] == "cpu"
+
+
+def test_the_strict_device_runs_what_the_host_runs(capsys, tmp_path):
+    lines = {}
+    for device in ("cpu", "strict"):
+        out = tmp_path / device
+        short = ("--depth", "2", "--epochs", "2", "--out", str(out))
+        assert run(capsys, "run", "mlp", "--device", device, *short)[0] == 0
+        for name in ("records", "norms"):
+            head, *rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+            assert head["device"] == device
+            lines[device, name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    assert lines["cpu", "records"] == lines["strict", "records"]
+    assert lines["cpu", "norms"] == lines["strict", "norms"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +156,11 @@ def test_doctor_proves_the_essentials(capsys):
         (("comapre", "mlp"), "invalid choice: 'comapre'"),
         (("compare", "mlp", "--optimizers", ""), "at least one is needed, got ''"),
         (("compare", "mlp", "--optimizers", " ,"), "at least one is needed, got ' ,'"),
+        (
+            ("run", "mlp", "--device", "gpu"),
+            "argument --device: unknown device 'gpu'; did you mean 'cuda'? Known: cpu,",
+        ),
+        (("compare", "mlp", "--device", "strickt"), "did you mean 'strict'?"),
         (("run", "mlp", "--dataset", "diabetes"), "diabetes is a regression, mlp classifies"),
         (("compare", "mlp", "--dataset", "digits,diabetes"), "diabetes is a regression, mlp classifies"),
         (("run", "mlp", "--optimizers", "adam", "--rate", "1"), "usage: minibng run "),

@@ -3,11 +3,10 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minibng.backend import Array, backend_of, get_backend
 from minibng.data.dataset import Dataset
 
 
@@ -24,6 +23,7 @@ class Batches:
     epoch: int = 0
     shuffle: bool = True
     drop_last: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
@@ -33,6 +33,7 @@ class Batches:
         _check_whole("batch size", self.size, least=1)
         _check_whole("seed", self.seed, least=0)
         _check_whole("epoch", self.epoch, least=0)
+        get_backend(self.device)  # one that does not work is told here, not at the first batch
         if self.size > len(self.dataset):
             raise ValueError(
                 f"batch size {self.size} is more than the {len(self.dataset)} samples of the data set; "
@@ -43,14 +44,18 @@ class Batches:
         n = len(self.dataset)
         return n // self.size if self.drop_last else -(-n // self.size)
 
-    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        n = len(self.dataset)
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        n, backend = len(self.dataset), get_backend(self.device)
         order = np.arange(n)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(n)
+        x, y = self.dataset.arrays_for(backend)
+        source = backend_of(x)
+        order = source.asarray(order)  # the order of a whole epoch goes up at once
         for i in range(len(self)):
             chosen = order[i * self.size : (i + 1) * self.size]
-            yield self.dataset.x.take(chosen, axis=0), self.dataset.y.take(chosen, axis=0)
+            batch = source.xp.take(x, chosen, axis=0), source.xp.take(y, chosen, axis=0)
+            yield backend.asarray(batch[0]), backend.asarray(batch[1])
 
 
 def batches(
@@ -61,6 +66,7 @@ def batches(
     *,
     shuffle: bool = True,
     drop_last: bool = False,
+    device: str = "cpu",
 ) -> Batches:
     """Divide a data set into batches, shuffled anew in every epoch.
 
@@ -82,12 +88,16 @@ def batches(
         False: the order of the data set, for evaluation.
     drop_last
         True: leave out the last batch where it is not full.
+    device
+        Where the batches are wanted: the same batches, bit for bit. A data set of up to 256 MB is copied there once and
+        its batches are gathered on the device; of a larger one each batch is gathered on the host and then copied. Do
+        not change the arrays that the data set was made of: the copy would not know.
 
     Returns
     -------
     Batches
-        An iterable of pairs x (size, ...) and y (size,), each a fresh contiguous array that the caller may
-        write to; it has a ``len()``.
+        An iterable of pairs x (size, ...) and y (size,), each a fresh contiguous array on ``device`` that the caller
+        may write to; it has a ``len()``.
 
     Raises
     ------
@@ -96,6 +106,8 @@ def batches(
         the call, not when the first batch is asked for.
     ValueError
         Where ``size`` is below 1 or above N, or ``seed`` or ``epoch`` is negative.
+    UnknownNameError, DeviceError
+        For a device that there is not, or that cannot be used here.
 
     Examples
     --------
@@ -105,7 +117,7 @@ def batches(
     >>> len(epoch), [x.shape for x, y in epoch]
     (3, [(500, 64), (500, 64), (259, 64)])
     """
-    return Batches(dataset, size, seed, epoch, shuffle, drop_last)
+    return Batches(dataset, size, seed, epoch, shuffle, drop_last, device)
 
 
 def _check_whole(what: str, value: object, least: int) -> None:

@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from minibng.backend import Array, Backend
+
+RESIDENT = 1 << 28
+"""Most bytes of a data set that are put on a device as a whole, and kept there; larger ones go a batch at a time."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -102,6 +108,22 @@ class Dataset:
         if not 1 <= n <= len(self):
             raise ValueError(f"cannot take {n} samples of a data set of {len(self)}")
         return Dataset(self.x[:n], self.y[:n], self.classes)
+
+    def arrays_for(self, backend: Backend) -> tuple[Array, Array]:
+        """Return x and y from where batches for a device are best taken: to read from, not to write to.
+
+        A data set of at most `RESIDENT` bytes is copied to the device once, when it is first asked for, and stays there
+        as long as the data set lives. A larger one stays on the host.
+        """
+        if backend.on_host or self.x.nbytes + self.y.nbytes > RESIDENT:
+            return self.x, self.y
+        kept = _ON_DEVICES.setdefault(self, {})
+        if backend.device not in kept:
+            kept[backend.device] = backend.asarray(self.x), backend.asarray(self.y)
+        return kept[backend.device]
+
+
+_ON_DEVICES: WeakKeyDictionary[Dataset, dict[str, tuple[Array, Array]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from minibng.backend import get_backend
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, combine
-from minibng.experiments.pool import Pool
+from minibng.experiments.pool import Pool, workers_for
 from minibng.experiments.statistics import Finding, Interval, judge, t_interval
 from minibng.extras import require
 from minibng.train import Epoch, History
@@ -80,6 +81,7 @@ class Comparison:
     verdicts: list[Verdict] = field(default_factory=list)
     declared: bool = True
     """Whether epochs are those of the declaration, and seeds not more: only then claims are judged."""
+    device: str = "cpu"
     interrupted: bool = False
     """Whether Ctrl-C ended it; then it holds the finished runs and nothing else."""
 
@@ -152,9 +154,9 @@ class _Rounds:
 
     def execute(self, todo: Sequence[tuple[_Search, float]], seeds: range, stage: str) -> None:
         """Run every (search, rate) with every seed; KeyboardInterrupt, once what was finished is noted."""
-        batch = self.result.experiment.batch
+        batch, device = self.result.experiment.batch, self.result.device
         jobs = [
-            Job(s.setting, s.optimizer, lr, seed, self.epochs, batch, record_norms=seed == seeds[0])
+            Job(s.setting, s.optimizer, lr, seed, self.epochs, batch, record_norms=seed == seeds[0], device=device)
             for s, lr in todo
             for seed in seeds
         ]
@@ -176,6 +178,7 @@ def compare(
     seeds: int | None = None,
     epochs: int | None = None,
     full: bool = False,
+    device: str = "cpu",
     workers: int | None = None,
     show: bool | None = None,
 ) -> Comparison:
@@ -187,22 +190,31 @@ def compare(
         The declaration; the other arguments replace parts of it.
     full
         The whole table, with rates chosen on seeds 0 … S−1 and everything reported on seeds S … 2S−1.
+    device
+        Where every run is trained.
     workers
-        Processes; default one a core.
+        Processes; default `workers_for` the device.
 
     Returns
     -------
     Comparison
         Its records are the same whatever the number of processes. After Ctrl-C it holds the runs that were finished.
+
+    Raises
+    ------
+    UnknownNameError, DeviceError
+        For a device that there is not, or that cannot be used here: before anything is run.
     """
+    device = get_backend(device).device
     settings = settings or combine(experiment.axes_of(full))
     names = optimizers or experiment.optimizers_of(full)
     rates = experiment.full_rates if full else experiment.rates
     count, length = seeds or experiment.seeds, epochs or experiment.epochs
     require("scipy.stats", "experiments", "a comparison")  # before hours of work, not after
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
-    result = Comparison(experiment, declared=length == experiment.epochs and count <= experiment.seeds)
-    with Pool(experiment.train, workers, show) as pool:
+    declared = length == experiment.epochs and count <= experiment.seeds
+    result = Comparison(experiment, declared=declared, device=device)
+    with Pool(experiment.train, workers_for(device) if workers is None else workers, show) as pool:
         rounds = _Rounds(pool, result, length)
         try:
             rounds.execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")

@@ -37,6 +37,7 @@ class Job(NamedTuple):
     epochs: int
     batch: int
     record_norms: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

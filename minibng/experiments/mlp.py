@@ -85,7 +85,7 @@ def train_one(job: Job) -> History:
     """Run one job: everything depends on it alone."""
     split = data.load(job.setting["dataset"])
     model = build(job.setting, split)
-    params = model.init(seed=job.seed)
+    params = model.init(seed=job.seed, device=job.device)
     steps = len(data.batches(split.train, job.batch)) * job.epochs
     rate = schedule(job.setting["schedule"], job.lr, steps)
     opt = optim.get(job.optimizer)(params, lr=rate)

@@ -36,12 +36,20 @@ def _one_blas_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def workers_for(device: str) -> int:
+    """Return how many processes train side by side: one a core; one alone on a GPU.
+
+    Processes on one GPU take turns: what each would measure is the others' time too, and each holds half a gigabyte of
+    its memory before it computes anything.
+    """
+    return 1 if device.startswith("cuda") else cores()
+
+
 class Pool:
     """Worker processes that stay for several rounds of jobs; use it in a with statement."""
 
-    def __init__(self, train: Callable[[Job], History], workers: int | None = None, show: bool | None = None) -> None:
-        self.train, self.show = train, show
-        self.workers = cores() if workers is None else workers
+    def __init__(self, train: Callable[[Job], History], workers: int, show: bool | None = None) -> None:
+        self.train, self.show, self.workers = train, show, workers
         if self.workers < 1:
             raise ValueError(f"there must be at least one worker process, got {workers}")
 

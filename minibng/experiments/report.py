@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minibng import plot
+from minibng.backend import get_backend, gpu_name
 from minibng.experiments.comparison import Comparison, Row, Run, Verdict
 from minibng.experiments.declaration import Setting
 from minibng.experiments.statistics import Interval
@@ -44,11 +45,23 @@ def save_records(comparison: Comparison, out: Path, **asked: Any) -> list[Path]:
         "clip": Clip().clip,
         **{name: getattr(e, name) for name in ("epochs", "batch", "rates", "full_rates", "seeds")},
     }
-    state = {"blas_threads": 1, "interrupted": comparison.interrupted, "declaration": declaration}
+    state = {
+        **device_labels(comparison.device),
+        "blas_threads": 1,
+        "interrupted": comparison.interrupted,
+        "declaration": declaration,
+    }
     head = records.header(experiment=e.name, **asked, **state)
     records.write(out / "records.jsonl", [head, *(r for run in comparison.runs for r in run_records(run))])
     records.write(out / "norms.jsonl", [head, *(r for run in comparison.reported for r in norm_records(run))])
     return [out / "records.jsonl", out / "norms.jsonl"]
+
+
+def device_labels(device: str) -> dict[str, str]:
+    """Return what the head of a record file says of the device: its name, and of a GPU which one it is, and CuPy's."""
+    if not device.startswith("cuda"):
+        return {"device": device}
+    return {"device": device, "gpu": gpu_name(device), "cupy": get_backend(device).xp.__version__}
 
 
 def save_figures(comparison: Comparison, out: Path) -> list[Path]:
@@ -121,10 +134,11 @@ def table(comparison: Comparison) -> str:
         used = [c for c in range(len(HEAD)) if any(r[c] for r in rows[1:])]
         lines = ["  ".join(f"{r[c]:<{width[c]}}" for c in used).rstrip() for r in rows]
         parts.append("\n".join([title, *lines]))
-    seeds = comparison.rows[0].seeds
+    seeds, clock = comparison.rows[0].seeds, "wall-clock" if comparison.device.startswith("cuda") else "CPU"
     notes = [
         f"Loss: geometric mean of the final training loss over {seeds} seeds; brackets: 95 % intervals over seeds on",
-        "this one data split. Rates chosen by final training loss; test error of the last epoch. seconds: CPU a run.",
+        "this one data split. Rates chosen by final training loss; test error of the last epoch. "
+        f"seconds: {clock} a run.",
     ]
     if any(row.edge for row in comparison.rows):
         notes.append("* best rate at the edge of its grid, which was extended once.")

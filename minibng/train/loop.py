@@ -13,7 +13,7 @@ import numpy as np
 
 from minibng.autodiff import value_and_grad
 from minibng.backend import Array, HostArray, backend_of
-from minibng.data import Split, batches
+from minibng.data import Batches, Split, batches
 from minibng.optim import Accumulator, NonFiniteError, Optimizer
 from minibng.params import Params
 from minibng.train.metrics import Evaluate, score
@@ -27,7 +27,9 @@ class Epoch:
     """What was measured at the end of one epoch, on whole data sets, by the parameters as they then were.
 
     ``train_loss`` is the mean loss of the training split in nats; the errors are fractions misclassified; ``seconds``
-    is the CPU time spent in training steps so far (evaluation and recording left out).
+    is the CPU time spent in training steps so far (evaluation and recording left out). CPU time says nothing of a GPU;
+    there it is the time on the clock that the epochs took, batches and recording included, until the GPU was done. Its
+    first epoch compiles kernels.
     """
 
     epoch: int
@@ -135,7 +137,7 @@ def fit(
     model
         A layer, ``model(params, x, train=…)`` → output.
     params
-        Its parameters, changed in place.
+        Its parameters, changed in place. The data go to their device (see `data.batches`).
     opt
         The optimizer, made on ``params``.
     loss
@@ -163,7 +165,9 @@ def fit(
     Returns
     -------
     History
-        A run whose loss or gradient stops being finite ends there, marked diverged: that is a result, not an error.
+        A run whose loss or gradient stops being finite ends there, marked diverged: that is a result, not an error. A
+        device, on which no step waits for its numbers, is asked at the end of each epoch; what it did after the step
+        that was not finite is left out, so that the history is the same.
 
     Raises
     ------
@@ -190,12 +194,7 @@ def fit(
     bar = progress(range(epochs), what="epochs", show=show)
     run.measure(0, evaluate, split, on_epoch)
     for epoch in bar:
-        try:
-            for x, y in batches(split.train, batch, seed=seed, epoch=epoch, drop_last=drop_last):
-                run.step(x, y)
-            opt.check()
-        except (NonFiniteError, FloatingPointError) as error:
-            run.history.error = str(error)
+        run.train(batches(split.train, batch, seed, epoch, drop_last=drop_last, device=run.backend.device))
         last = run.measure(epoch + 1, evaluate, split, on_epoch)
         bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
         if last.diverged:
@@ -212,37 +211,62 @@ class _Run:
         self.value_and_grad, self.params, self.opt = step, params, opt
         self.history, self.record_norms, self.micro_batch = history, record_norms, micro_batch
         self.backend = backend_of(params.flat)
+        self.asynchronous = self.backend.device.startswith("cuda")
         self.seconds = 0.0
-        self.losses: list[Any] = []
-        self.gradient_norms: list[HostArray] = []
-        self.update_norms: list[HostArray] = []
+        self.rows: list[tuple[Array, ...]] = []
+        self.kept: list[tuple[HostArray, ...]] = []
 
-    def step(self, x: HostArray, y: HostArray) -> None:
-        """Take one training step; the clock runs for this alone."""
+    def train(self, epoch: Batches) -> None:
+        """Take the steps of one epoch; an error that ends them is noted."""
+        first, start = self.opt.steps, time.perf_counter()
+        steps = None
+        try:
+            for x, y in epoch:
+                self.step(x, y)
+            self.opt.check()
+        except (NonFiniteError, FloatingPointError) as error:
+            self.history.error = str(error)
+            if isinstance(error, NonFiniteError) and error.step is not None:
+                steps = error.step - first
+        if self.asynchronous:
+            self.backend.synchronize()
+            self.seconds += time.perf_counter() - start
+        self.keep(steps)
+
+    def step(self, x: Array, y: Array) -> None:
+        """Take one training step; on the host the clock runs for this alone."""
         before = self.params.flat.copy() if self.record_norms else None
         start = time.process_time()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self.backend.training_step(), np.errstate(over="ignore", invalid="ignore"):
             value, grad = self.gradient(x, y)
             self.opt.step(grad)
-        self.seconds += time.process_time() - start
-        self.losses.append(value)
+        if not self.asynchronous:
+            self.seconds += time.process_time() - start
+        row: tuple[Array, ...] = (value,)
         if before is not None and self.opt.norms is not None:
             before -= self.params.flat
             views = list(self.params.layout.views(before).values())
-            self.gradient_norms.append(self.backend.to_host(self.opt.norms.values()))
-            self.update_norms.append(self.backend.to_host(self.opt.measure(views).values()))
+            row += self.opt.norms.values(), self.opt.measure(views).values()
+        self.rows.append(row)
 
-    def gradient(self, x: HostArray, y: HostArray) -> tuple[Any, Params]:
+    def keep(self, steps: int | None) -> None:
+        """Fetch what the steps of an epoch left on the device, of the first ``steps`` ones, an array a quantity."""
+        if rows := self.rows[:steps]:
+            columns = (self.backend.xp.stack(column) for column in zip(*rows, strict=True))
+            self.kept.append(tuple(self.backend.to_host(column) for column in columns))
+        self.rows.clear()
+
+    def gradient(self, x: Array, y: Array) -> tuple[Any, Params]:
         """Return loss and gradient of a batch, in one pass or a micro-batch at a time."""
-        n, asarray = len(x), self.backend.asarray
+        n = len(x)
         size = self.micro_batch or n
         if size >= n:
-            value, grad = self.value_and_grad(self.params, asarray(x), asarray(y))
+            value, grad = self.value_and_grad(self.params, x, y)
             return value, grad
         total, values = Accumulator(), 0.0
         for start in range(0, n, size):
             part = slice(start, start + size)
-            value, grad = self.value_and_grad(self.params, asarray(x[part]), asarray(y[part]))
+            value, grad = self.value_and_grad(self.params, x[part], y[part])
             total.add(grad, weight=len(x[part]))
             values = values + value * (len(x[part]) / n)
         return values, total.mean()
@@ -261,8 +285,10 @@ class _Run:
 
     def finished(self) -> History:
         """Return the history with what was kept of the steps."""
-        blocks = len(self.history.blocks)
-        self.history.step_losses = np.array([float(v) for v in self.losses])
-        self.history.gradient_norms = np.reshape(self.gradient_norms, (-1, blocks))
-        self.history.update_norms = np.reshape(self.update_norms, (-1, blocks))
+        losses, *norms = (
+            (np.concatenate(parts) for parts in zip(*self.kept, strict=True)) if self.kept else [np.empty(0)]
+        )
+        self.history.step_losses = losses.astype("float64")
+        none = np.empty((0, len(self.history.blocks)))
+        self.history.gradient_norms, self.history.update_norms = norms or (none, none)
         return self.history

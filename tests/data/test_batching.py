@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibng.data import Batches, Dataset, batches
+from minibng.backend import backend_of, get_backend, to_host
+from minibng.data import Batches, Dataset, batches, dataset
 
 
 def numbered(n: int) -> Dataset:
@@ -101,6 +102,56 @@ def test_errors_come_at_the_call(arguments, error, message) -> None:
     with pytest.raises(error) as caught:
         batches(numbered(10), **arguments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"drop_last": True}])
+def test_every_device_gets_the_same_batches_bit_for_bit(device, monkeypatch, resident, settings) -> None:
+    if not resident:
+        monkeypatch.setattr(dataset, "RESIDENT", 0)
+    made = Dataset(np.random.default_rng(0).standard_normal((11, 2, 3)).astype("float32"), np.arange(11))
+    on_host = list(batches(made, 4, 3, 2, **settings))
+    there = list(batches(made, 4, 3, 2, **settings, device=device.name))
+    assert len(there) == len(on_host)
+    for pair, expected in zip(there, on_host, strict=True):
+        for a, b in zip(pair, expected, strict=True):
+            assert backend_of(a) is device.backend and a.dtype == b.dtype
+            np.testing.assert_array_equal(to_host(a), b)
+    there[0][0][...] = 0  # a batch is the caller's own
+    np.testing.assert_array_equal(
+        to_host(next(iter(batches(made, 4, 3, 2, **settings, device=device.name)))[0]), on_host[0][0]
+    )
+
+
+def test_a_data_set_goes_up_once_an_order_once_an_epoch_and_a_large_one_batch_by_batch(monkeypatch) -> None:
+    strict, sent = get_backend("strict"), []
+    asarray = strict.asarray
+
+    def counting(x, dtype=None):
+        if isinstance(x, np.ndarray):
+            sent.append(x.nbytes)
+        return asarray(x, dtype)
+
+    monkeypatch.setattr(strict, "asarray", counting)
+    made = numbered(10)
+    for epoch in range(3):
+        list(batches(made, 2, epoch=epoch, device="strict"))
+    assert sent == [made.x.nbytes, made.y.nbytes, 80, 80, 80]
+    sent.clear()
+    monkeypatch.setattr(dataset, "RESIDENT", made.x.nbytes + made.y.nbytes - 1)
+    list(batches(made, 5, device="strict"))
+    assert sent == [40, 40] * 2  # x and y of two batches of five
+
+
+def test_nobody_waits_for_a_batch(device) -> None:
+    with device.no_sync():
+        for _ in batches(numbered(10), 3, device=device.name):
+            pass
+
+
+def test_a_device_that_does_not_exist_is_told_at_the_call() -> None:
+    with pytest.raises(ValueError, match="unknown device 'gpu'; did you mean 'cuda'"):
+        batches(numbered(4), 2, device="gpu")
 
 
 def test_a_split_or_a_pair_of_arrays_is_refused_with_advice() -> None:

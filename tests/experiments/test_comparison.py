@@ -1,11 +1,15 @@
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from minibng.backend.threads import cores
 from minibng.experiments import MLP, compare, report
 from minibng.experiments.comparison import grid
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, combine
+from minibng.experiments.pool import workers_for
 from minibng.experiments.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
 from minibng.plot import training_curves
 from minibng.train import Epoch, History, records
@@ -204,6 +208,44 @@ def test_processes_change_nothing_and_leave_the_environment_alone():
     key = [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in two.runs]
     assert key == [(r.job, [(e.train_loss, e.test_error) for e in r.history.epochs]) for r in one.runs]
     assert dict(os.environ) == before
+
+
+def test_a_gpu_has_one_process_and_the_host_one_a_core():
+    assert workers_for("cuda:0") == workers_for("cuda:1") == 1
+    assert workers_for("cpu") == workers_for("strict") == cores()
+
+
+def test_every_run_is_on_the_device_and_the_records_name_it(tmp_path):
+    result = compare(experiment(), device="strict")
+    assert {run.job.device for run in result.runs} == {"strict"} and result.device == "strict"
+    report.save_records(result, tmp_path)
+    assert records.read(tmp_path / "records.jsonl")[0]["device"] == "strict"
+    with pytest.raises(ValueError, match="unknown device 'gpu'; did you mean 'cuda'"):
+        compare(experiment(), device="gpu")
+
+
+def test_the_head_of_the_records_says_which_gpu_it_was(monkeypatch):
+    cupy = SimpleNamespace(xp=SimpleNamespace(__version__="14.2.0"))
+    monkeypatch.setattr(report, "gpu_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(report, "get_backend", lambda device: cupy)
+    assert report.device_labels("cuda:1") == {"device": "cuda:1", "gpu": "NVIDIA H100", "cupy": "14.2.0"}
+    assert report.device_labels("cpu") == {"device": "cpu"}
+
+
+@pytest.mark.processes
+def test_the_strict_device_gives_the_records_of_the_host():
+    """Bit for bit, those of diverging runs included: a device learns only at the end of an epoch that it diverged."""
+    setting = {"dataset": "digits", "depth": 2, "activation": "relu", "schedule": "constant"}
+    centres = {"sgd": 1e30, "momentum": 1e38, "adam-ng": 0.01}
+    wild = replace(MLP, centre=lambda name, setting: centres[name])
+    short = {"settings": [setting], "optimizers": tuple(centres), "seeds": 2, "epochs": 2, "show": False}
+    found = {}
+    for device in ("cpu", "strict"):
+        result = compare(wild, device=device, **short)
+        rows = [row for run in result.runs for row in report.run_records(run) + report.norm_records(run)]
+        found[device] = records.plain([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        assert 0 < sum(bool(run.history.error) for run in result.runs) < len(result.runs)
+    assert found["cpu"] == found["strict"]
 
 
 @pytest.mark.processes
