@@ -20,7 +20,7 @@ PLANTS = {
     "xp.sum(where=…)": ("nn/losses.py", "np.sum(p, axis=1, keepdims", "np.sum(p, axis=1, where=p > 0, keepdims"),
     "a function that CuPy lacks": ("nn/linear.py", "np.sum(g2, axis=0)", "np.linalg.vector_norm(g2, axis=0)"),
     "a branch on a value": ("nn/linear.py", "    if b is not None:\n", "    if b is not None and b.any():\n"),
-    "a host array among device arrays": ("optim/normalize.py", "return np.ones_like(norms", "return np.ones(1) * (norms"),
+    "a host array among others": ("optim/normalize.py", "return np.ones_like(norms", "return np.ones(1) * (norms"),
 }  # fmt: skip
 CAUGHT_BY_SCAN = {"xp.sum(where=…)", "a function that CuPy lacks"}
 

@@ -63,8 +63,8 @@ class BlockNorms(NamedTuple):
     """The norms of B blocks, ‖g^i‖ = ``root[i] · 2^−exponent[i]``, in a form that cannot overflow.
 
     ``root`` (B,) float64 is the norm of the block multiplied by ``2^exponent``; ``exponent`` (B,) int32 is zero unless
-    plain sums would have left the safe range. A non-finite entry makes its block's root non-finite; on a device ``bad``,
-    () int64, is the number of the first such block, or `guard.NONE`. On the host it is None: who asks can look.
+    plain sums would have left the safe range. A non-finite entry makes its block's root non-finite. On a device
+    ``bad``, () int64, is the number of the first such block, or `guard.NONE`; on the host it is None, who asks can look.
     """
 
     root: Array
@@ -171,7 +171,8 @@ class Backend(ABC):
         return nullcontext()
 
     def synchronize(self) -> None:
-        """Wait until the device has done everything that it was asked for."""
+        """Wait until the device has done everything that it was asked for; on the host there is nothing to wait for."""
+        return
 
     def check_indices(self, index: Array, size: int, what: str) -> None:
         """Raise IndexError where an entry is outside 0 … size−1; on a device only under `debug`."""

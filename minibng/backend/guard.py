@@ -11,7 +11,7 @@ NONE = 2**62
 
 
 class Trouble(NamedTuple):
-    """What a guard has kept back: the first bad step, which of its checks failed, in which block, and how many steps."""
+    """What a guard has kept back: the first bad step, which check failed, in which block, and the number of steps."""
 
     step: int
     check: int

@@ -1,7 +1,7 @@
 """Synchronizations: moments at which the host waits for a device, counted, and forbidden where they cost most.
 
-A device works while the host goes on. Whoever looks at a value (``float(loss)``, ``if x > 0``, a boolean mask) makes the
-host wait for everything that was asked of the device so far. A training step must not; `forbid_sync` finds out.
+A device works while the host goes on. Whoever looks at a value (``float(loss)``, ``if x > 0``, a boolean mask) makes
+the host wait for everything that was asked of the device so far. A training step must not; `forbid_sync` finds out.
 """
 
 from collections import Counter

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy import maximum, minimum
 
-from minibng.autodiff import fused, ops, primitive, raw
+from minibng.autodiff import fused, ops, raw
 from minibng.autodiff.tracer import shape_of
 from minibng.backend import Array
+from minibng.backend.chain import Chain
 
 
 def relu(x: Array) -> Array:
@@ -16,10 +18,34 @@ def relu(x: Array) -> Array:
     return ops.relu(x)
 
 
-@primitive(lambda g, y, x, slope=0.01: ops.where(raw(x) > 0, g, g * slope))
+@Chain  # without where, which takes NumPy six times as long
+def _leaky(x, *, slope):  # type: ignore[no-untyped-def]
+    y = maximum(x, 0) + slope * minimum(x, 0)
+    return y
+
+
+@Chain
+def _leaky_slope(g, x, *, slope):  # type: ignore[no-untyped-def]
+    above = g * (x > 0)
+    d = above + slope * (g - above)
+    return d
+
+
+def _leaky_forward(x: Array, slope: float = 0.01) -> tuple[Array, None]:
+    return _leaky(x, slope=slope), None
+
+
+def _leaky_backward(g: Array, y: Array, residual: None, argnums: Any, x: Array, slope: float = 0.01) -> list[Any]:
+    return [
+        _leaky_slope(g, x, slope=slope) if 0 in argnums else None,
+        np.sum(g * np.minimum(x, 0)) if 1 in argnums else None,
+    ]
+
+
+@fused(_leaky_forward, _leaky_backward)
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """Return x where it is positive, else slope·x (Maas, Hannun, Ng, 2013); its derivative at 0 is the slope."""
-    return np.where(x > 0, x, x * slope)
+    return ops.where(raw(x) > 0, x, x * slope)
 
 
 def tanh(x: Array) -> Array:
@@ -27,15 +53,24 @@ def tanh(x: Array) -> Array:
     return ops.tanh(x)
 
 
+@Chain
+def _sigmoid(x):  # type: ignore[no-untyped-def]
+    y = tanh(0.5 * x) * 0.5 + 0.5
+    return y
+
+
+@Chain
+def _sigmoid_slope(g, y):  # type: ignore[no-untyped-def]
+    d = g * (y * (1 - y))
+    return d
+
+
 def _sigmoid_forward(x: Array) -> tuple[Array, None]:
-    y = np.tanh(x * 0.5)
-    y = y * 0.5
-    y += 0.5
-    return y, None
+    return _sigmoid(x), None
 
 
 def _sigmoid_backward(g: Array, y: Array, residual: None, argnums: Any, x: Array) -> list[Array]:
-    return [g * (y * (1 - y))]
+    return [_sigmoid_slope(g, y)]
 
 
 @fused(_sigmoid_forward, _sigmoid_backward)
@@ -52,16 +87,31 @@ _GELU_REACH = 10.0
 """Beyond it tanh is ±1 to the last bit, in float64 too; the cube is taken of clipped numbers, so nothing overflows."""
 
 
-def _gelu_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    u = np.clip(x, -_GELU_REACH, _GELU_REACH)
-    t = np.tanh(u * (_GELU_SCALE + _GELU_SCALE * _GELU_CUBIC * (u * u)))
-    return x * (t * 0.5 + 0.5), (u, t)
+@Chain
+def _gelu(x, *, reach, scale, cubic):  # type: ignore[no-untyped-def]
+    u = maximum(minimum(x, reach), -reach)
+    t = tanh(u * (scale + scale * cubic * (u * u)))
+    y = x * (t * 0.5 + 0.5)
+    return y, t
 
 
-def _gelu_backward(g: Array, y: Array, residual: tuple[Array, Array], argnums: Any, x: Array) -> list[Array]:
-    u, t = residual
-    slope = _GELU_SCALE + 3 * _GELU_SCALE * _GELU_CUBIC * (u * u)
-    return [g * (0.5 + 0.5 * (t + (1 - t * t) * u * slope))]
+@Chain
+def _gelu_slope(g, x, t, *, reach, scale, cubic):  # type: ignore[no-untyped-def]
+    u = maximum(minimum(x, reach), -reach)
+    slope = scale + 3 * scale * cubic * (u * u)
+    d = g * (0.5 + 0.5 * (t + (1 - t * t) * u * slope))
+    return d
+
+
+_GELU = {"reach": _GELU_REACH, "scale": _GELU_SCALE, "cubic": _GELU_CUBIC}
+
+
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    return _gelu(x, **_GELU)  # type: ignore[no-any-return]
+
+
+def _gelu_backward(g: Array, y: Array, t: Array, argnums: Any, x: Array) -> list[Array]:
+    return [_gelu_slope(g, x, t, **_GELU)]
 
 
 @fused(_gelu_forward, _gelu_backward)

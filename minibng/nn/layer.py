@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minibng.autodiff import raw
-from minibng.backend import Array, get_backend, is_array
+from minibng.backend import Array, backend_of, get_backend, is_array
 from minibng.params import Layout, Params, Partition, Scope, Spec
 
 ParamsLike: TypeAlias = Params | Scope
@@ -169,9 +169,12 @@ class Layer(ABC):
 
 
 def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str, like: str) -> None:
-    """Refuse an input whose shape or dtype (that of the tensor ``like``) does not fit: which layer, and what to do."""
+    """Refuse an input whose shape, dtype or device (those of the tensor ``like``) does not fit, and say what to do."""
     shape = getattr(x, "shape", None)
-    if shape and shape[axis] == size and x.dtype == p[like].dtype:
+    given = raw(x)
+    own: Array = None if shape is None else raw(p[like])
+    here, there = backend_of(given), backend_of(own)
+    if shape and shape[axis] == size and given.dtype == own.dtype and here is there:
         return
     where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
     if shape is None:
@@ -180,6 +183,9 @@ def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axe
     if not shape or shape[axis] != size:
         hint = "; flatten images with nn.Flatten()" if len(shape) > 2 else ""
         raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
-    dtype = p[like].dtype
+    if here is not there:
+        told = f"the input is on {here.device!r}, the parameters are on {there.device!r}"
+        raise TypeError(f"{where}: {told}: use bng.asarray(x, device={there.device!r})")
+    dtype = own.dtype
     scalar = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
     raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}'){scalar}")

@@ -94,12 +94,12 @@ def cross_entropy(
     Raises
     ------
     ValueError
-        Where the shapes do not fit, the batch is empty or all of it is ignored (checked on the host), or the label
-        smoothing lies outside [0, 1].
+        Where the shapes do not fit, the batch is empty or all of it is ignored (checked on the host, and on a device
+        under `bng.debug`), or the label smoothing lies outside [0, 1].
     TypeError
-        Where the labels are not integers.
+        Where the labels are not integers, or on another device than the logits.
     IndexError
-        For a label outside 0 … K−1 (checked on the host).
+        For a label outside 0 … K−1 (checked on the host, and on a device under `bng.debug`).
 
     Examples
     --------
@@ -114,16 +114,22 @@ def cross_entropy(
         raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
     options: dict[str, Any] = {"smoothing": float(label_smoothing)} if label_smoothing else {}
     checked = labels
-    if ignore_index is not None:
+    if ignore_index is not None and _can_be(labels, operator.index(ignore_index)):
         options["ignore"] = ignore_index = operator.index(ignore_index)
         checked = np.where(labels == ignore_index, 0, labels)
-        if _on_host(labels) and np.all(labels == ignore_index):
+        if backend_of(labels).reads_values and np.all(labels == ignore_index):
             raise ValueError(
                 f"all {labels.size} labels are {ignore_index}, the ignored one: there is nothing to average"
             )
     backend_of(labels).check_indices(checked, logits.shape[-1], f"labels for {logits.shape[-1]} classes")
     with np.errstate(over="ignore"):  # a difference of logits may be −inf: its exponential is 0
         return _softmax_cross_entropy(logits, labels, **options)
+
+
+def _can_be(labels: Array, number: int) -> bool:
+    """Tell whether the dtype of the labels holds a number: CuPy does not compare them with one that it does not."""
+    kind = np.iinfo(labels.dtype)
+    return bool(kind.min <= number <= kind.max)
 
 
 def is_label_array(x: Any) -> bool:
@@ -142,8 +148,17 @@ def _check_labels(logits: Array, labels: Array) -> None:
     if len(shape) == 0 or labels.shape != shape[:-1]:
         told = f"got {labels.shape}{_label_hint(logits, labels)}"
         raise ValueError(f"logits (…, K) of shape {shape} need labels of shape {shape[:-1]}, {told}")
+    _check_device("logits", logits, "labels", labels)
     if labels.size == 0:
         raise ValueError("the mean loss of an empty batch is not defined")
+
+
+def _check_device(output: str, x: Array, target: str, y: Array) -> None:
+    """Refuse targets that are on another device than the model's output."""
+    here, there = backend_of(raw(x)), backend_of(raw(y))
+    if here is not there:
+        told = f"the {output} are on {here.device!r}, the {target} on {there.device!r}"
+        raise TypeError(f"{told}: use bng.asarray({target}, device={here.device!r})")
 
 
 def _label_hint(logits: Array, labels: Any) -> str:
@@ -155,16 +170,11 @@ def _label_hint(logits: Array, labels: Any) -> str:
     return ": one-hot rows become labels by y.argmax(axis=1)" if labels.shape == logits.shape != () else ""
 
 
-def _on_host(x: Array) -> bool:
-    """Tell whether values may be looked at: on a device that would make it wait."""
-    return backend_of(raw(x)).device == "cpu"
-
-
 # Elementwise losses ----------------------------------------------------------------------------------------------
 
 
 def _check_pair(name: str, output: Array, target: Array) -> None:
-    """Refuse shapes that would broadcast, mixed dtypes and an empty batch."""
+    """Refuse shapes that would broadcast, two devices, mixed dtypes and an empty batch."""
     a, b = raw(output), raw(target)
     for x in (a, b):
         if not hasattr(x, "shape"):
@@ -172,6 +182,7 @@ def _check_pair(name: str, output: Array, target: Array) -> None:
     if a.shape != b.shape:
         hint = _ONE_OUTPUT if a.shape == (*b.shape, 1) or b.shape == (*a.shape, 1) else ""
         raise ValueError(f"{name} needs two equal shapes, got {a.shape} and {b.shape}{hint}")
+    _check_device("outputs", a, "targets", b)
     if a.dtype != b.dtype:
         raise TypeError(f"{name} needs one dtype, got {a.dtype} and {b.dtype}: use .astype")
     if a.size == 0:
@@ -194,6 +205,8 @@ def mse(prediction: Array, target: Array) -> Array:
     ------
     ValueError
         Where the shapes differ: broadcasting (N, 1) against (N,) would be N² differences.
+    TypeError
+        Where the dtypes differ, or the devices.
 
     Examples
     --------
@@ -238,9 +251,10 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
     Raises
     ------
     ValueError
-        Where the shapes differ, the batch is empty, or a label lies outside [0, 1] (checked on the host).
+        Where the shapes differ, the batch is empty, or a label lies outside [0, 1] (checked on the host, and on a
+        device under `bng.debug`).
     TypeError
-        Where probabilities have another dtype than the logits.
+        Where probabilities have another dtype than the logits, or the labels are on another device.
 
     Examples
     --------
@@ -250,7 +264,7 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
     targets = _numbers(labels, logits)
     _check_pair("binary_cross_entropy", logits, targets)
     plain = raw(targets)
-    if _on_host(plain) and not (np.min(plain) >= 0 and np.max(plain) <= 1):
+    if backend_of(plain).reads_values and not (np.min(plain) >= 0 and np.max(plain) <= 1):
         raise ValueError(
             f"labels must lie in [0, 1], got {np.min(plain)} to {np.max(plain)}; for −1 and +1 use nn.hinge"
         )
@@ -272,9 +286,10 @@ def hinge(scores: Array, labels: Array) -> Array:
     Raises
     ------
     ValueError
-        Where the shapes differ, the batch is empty, or a label is neither −1 nor +1 (checked on the host).
+        Where the shapes differ, the batch is empty, or a label is neither −1 nor +1 (checked on the host, and on a
+        device under `bng.debug`).
     TypeError
-        Where real-valued labels have another dtype than the scores.
+        Where real-valued labels have another dtype than the scores, or the labels are on another device.
 
     Examples
     --------
@@ -283,7 +298,7 @@ def hinge(scores: Array, labels: Array) -> Array:
     """
     signs = _numbers(labels, scores)
     _check_pair("hinge", scores, signs)
-    if _on_host(signs) and not np.all(np.abs(raw(signs)) == 1):
+    if backend_of(raw(signs)).reads_values and not np.all(np.abs(raw(signs)) == 1):
         bad = raw(signs)[np.abs(raw(signs)) != 1].reshape(-1)[0]
         raise ValueError(f"labels of hinge are −1 and +1, got {bad}; from 0 and 1 make 2*y - 1")
     return ops.mean(ops.relu(1 - signs * scores))

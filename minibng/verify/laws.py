@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minibng.backend import HostArray
+from minibng.backend import HostArray, to_host
 from minibng.verify import bounds, strategies
 from minibng.verify.example import Gradient, Violation, Walk, at_most, identical
 from minibng.verify.strategies import Dice, Example
@@ -335,25 +335,26 @@ def loss_scale_first_step(target: Target, gradient: Gradient, factor: float) -> 
 @law("I11", "load(save(run to t)), then to T = run to T", DERIVED, strategies.cuts, steps=True)
 def resume(target: Target, walk: Walk, cut: int) -> None:
     """Resumed runs (saved, loaded into a fresh optimizer, continued) end where the uninterrupted run ends."""
-    first = target.start([x.copy() for x in walk.start], 0.125, walk.blocks)
+    first = target.start(target.placed([x.copy() for x in walk.start]), 0.125, walk.blocks)
     for gradient in walk.gradients[:cut]:
-        first.step(list(gradient.copy().tensors))
+        first.step(target.placed(gradient.copy().tensors))
     saved, x = first.state_dict(), [p.copy() for p in first.params]
     for gradient in walk.gradients[cut:]:
-        first.step(list(gradient.copy().tensors))
+        first.step(target.placed(gradient.copy().tensors))
     second = target.start(x, 0.125, walk.blocks)
     second.load_state_dict(saved)
     for gradient in walk.gradients[cut:]:
-        second.step(list(gradient.copy().tensors))
+        second.step(target.placed(gradient.copy().tensors))
     for k, (p, q) in enumerate(zip(second.params, first.params, strict=True)):
-        identical(p.reshape(-1), q.reshape(-1), f"tensor {k} of the resumed run = that of the uninterrupted one")
+        here, there = to_host(p).reshape(-1), to_host(q).reshape(-1)
+        identical(here, there, f"tensor {k} of the resumed run = that of the uninterrupted one")
 
 
 @law("–", "N does not write to g; dtype and shape of N(g) are those of g", DERIVED, strategies.gradients)
 def inputs_preserved(target: Target, gradient: Gradient) -> None:
     """Gradients are left as they were, and directions have their shapes and dtype."""
-    given = gradient.copy()
-    directions = target.call(given)
+    given = target.placed(gradient.copy().tensors)
+    directions = target.call(given, gradient.blocks)
     if len(directions) != len(gradient.tensors):
         raise Violation(f"{len(directions)} directions came back for {len(gradient.tensors)} arrays")
     for k, (u, g) in enumerate(zip(directions, gradient.tensors, strict=True)):
@@ -362,7 +363,7 @@ def inputs_preserved(target: Target, gradient: Gradient) -> None:
                 f"direction {k} is {u.dtype} of shape {u.shape}, gradient {k} is {g.dtype} of shape {g.shape}"
             )
         identical(
-            given.tensors[k].reshape(-1),
+            to_host(given[k]).reshape(-1),
             g.reshape(-1),
             f"gradient {k} after the call = gradient {k} before it",
         )

@@ -8,13 +8,13 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from minibng.backend import HostArray
+from minibng.backend import Array, HostArray, asarray, to_host
 from minibng.optim import NamedOptimizer, Optimizer, rules
 from minibng.optim.normalize import Adaptive
 from minibng.verify.example import Gradient, Violation, Walk, join
 
 Rate: TypeAlias = float | Callable[[int], float]
-Normalize: TypeAlias = Callable[[list[HostArray]], Sequence[HostArray]]
+Normalize: TypeAlias = Callable[[list[Array]], Sequence[Array]]
 Make: TypeAlias = Callable[..., "Stepping"]
 
 
@@ -22,10 +22,10 @@ class Stepping(Protocol):
     """An optimizer under test. ``params`` are the tensors as they stand; what is written into them counts."""
 
     @property
-    def params(self) -> Sequence[HostArray]:
+    def params(self) -> Sequence[Array]:
         """The tensors as they stand."""
 
-    def step(self, grads: list[HostArray]) -> None:
+    def step(self, grads: list[Array]) -> None:
         """Take one step."""
 
     def state_dict(self) -> Any:
@@ -38,7 +38,7 @@ class Stepping(Protocol):
 class _Ours:
     """One of minibng's optimizers, with the tensors that it steps."""
 
-    def __init__(self, cls: type[Optimizer], params: list[HostArray], lr: Rate, options: Mapping[str, Any]) -> None:
+    def __init__(self, cls: type[Optimizer], params: list[Array], lr: Rate, options: Mapping[str, Any]) -> None:
         self.params = params
         self.optimizer = cls(params, lr=lr, **options)
         self.step = self.optimizer.step
@@ -69,6 +69,8 @@ class Target:
         1 for Nesterov's method, whose direction has one term more than the heavy ball's.
     floor
         Adaptive NG's floor; None where the step does not depend on x.
+    device
+        Where the subject gets its arrays, "cpu" or "cuda", say; laws measure on the host.
 
     Examples
     --------
@@ -88,9 +90,10 @@ class Target:
     momentum: float = 0.0
     ahead: int = 0
     floor: float | None = None
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, subject: Any, name: str | None = None, **options: Any) -> Target:
+    def of(cls, subject: Any, name: str | None = None, *, device: str = "cpu", **options: Any) -> Target:
         """Return the target of one of minibng's optimizer classes, with its settings, or of a bare normalizer.
 
         Parameters
@@ -99,16 +102,18 @@ class Target:
             ``optim.AdamNG``, say; or a function, list of arrays → list of arrays.
         name
             What to call it; by default as Python does.
+        device
+            Where it gets its arrays.
         **options
             Settings of the optimizer (``momentum=0.5``), or of the target of a normalizer (``dtypes=("float64",)``).
         """
         name = name or subject.__name__
         if not (isinstance(subject, type) and issubclass(subject, Optimizer)):
             settings = {"dtypes": ("float16", "float32", "float64"), "promises": NORMALIZER, **options}
-            return cls(name, normalize=subject, **settings)
+            return cls(name, normalize=subject, device=device, **settings)
         probe: Optimizer = subject([np.zeros(1)], lr=1.0, **options)
 
-        def make(params: list[HostArray], lr: Rate, blocks: Any) -> Stepping:
+        def make(params: list[Array], lr: Rate, blocks: Any) -> Stepping:
             return _Ours(subject, params, lr, {**options, "blocks": blocks})
 
         return cls(
@@ -118,19 +123,23 @@ class Target:
             momentum=probe.rule.hyper["momentum"] if isinstance(probe.rule, (rules.Momentum, rules.Nesterov)) else 0.0,
             ahead=int(isinstance(probe.rule, rules.Nesterov)),
             floor=probe.normalizer.floor if isinstance(probe.normalizer, Adaptive) else None,
+            device=device,
         )
 
-    def call(self, gradient: Gradient) -> Sequence[HostArray]:
-        """Return the first direction u, one array a tensor; the gradient itself is handed over.
+    def placed(self, tensors: Sequence[HostArray]) -> list[Array]:
+        """Return tensors as the subject gets them: on the host they are shared, on another device copied."""
+        return [asarray(t, device=self.device) for t in tensors]
+
+    def call(self, tensors: list[Array], blocks: Sequence[Sequence[int]]) -> Sequence[Array]:
+        """Return the first direction u, one array a tensor; the tensors of the gradient itself are handed over.
 
         For an optimizer u is what x = 0 is moved by at lr = 1 from a fresh state: −x afterwards, which no rounding to
         the spacing of x has touched.
         """
         if self.normalize is not None:
-            return self.normalize(list(gradient.tensors))
-        x = [np.zeros_like(t) for t in gradient.tensors]
-        stepping = self.start(x, 1.0, gradient.blocks)
-        stepping.step(list(gradient.tensors))
+            return self.normalize(list(tensors))
+        stepping = self.start([np.zeros_like(t) for t in tensors], 1.0, blocks)
+        stepping.step(list(tensors))
         return [-p for p in stepping.params]
 
     def directions(self, gradient: Gradient) -> list[HostArray]:
@@ -141,28 +150,28 @@ class Target:
         Violation
             Where what comes back does not have the shapes of the gradient.
         """
-        out = [np.asarray(u) for u in self.call(gradient.copy())]
+        out = [to_host(u) for u in self.call(self.placed(gradient.copy().tensors), gradient.blocks)]
         here, there = [t.shape for t in gradient.tensors], [u.shape for u in out]
         if here != there:
             raise Violation(f"for arrays of shapes {here} directions of shapes {there} came back")
         return join(out, gradient.blocks)
 
-    def start(self, x: list[HostArray], lr: Rate, blocks: Sequence[Sequence[int]]) -> Stepping:
-        """Return a fresh optimizer at x."""
+    def start(self, x: list[Array], lr: Rate, blocks: Sequence[Sequence[int]]) -> Stepping:
+        """Return a fresh optimizer at x, tensors on the subject's device."""
         if self.make is None:
             raise TypeError(f"{self.name} is a normalizer: this law needs an optimizer, which takes steps")
         return self.make(x, lr, blocks)
 
     def path(self, walk: Walk, lr: Rate = 0.125, *, anchored: bool = False) -> list[list[HostArray]]:
         """Return where each step ends, one vector a block; anchored: every step is taken from the walk's start."""
-        stepping = self.start([x.copy() for x in walk.start], lr, walk.blocks)
+        stepping = self.start(self.placed([x.copy() for x in walk.start]), lr, walk.blocks)
         ends = []
         for gradient in walk.gradients:
             if anchored:
-                for x, start in zip(stepping.params, walk.start, strict=True):
+                for x, start in zip(stepping.params, self.placed(walk.start), strict=True):
                     x[...] = start
-            stepping.step(list(gradient.copy().tensors))
-            ends.append(join(stepping.params, walk.blocks))
+            stepping.step(self.placed(gradient.copy().tensors))
+            ends.append(join([to_host(x) for x in stepping.params], walk.blocks))
         return ends
 
 

@@ -25,17 +25,19 @@ def test_names_nest():
     )
 
 
-def test_a_sequence_is_the_composition_of_its_layers():
+def test_a_sequence_is_the_composition_of_its_layers(device):
     model = nn.Sequential(nn.Linear(4, 3), nn.tanh, lambda x: x * 2, nn.Linear(3, 2))
     p = model.init(seed=0, dtype="float64")
     expected = 2 * np.tanh(X @ p["0.W"] + p["0.b"]) @ p["3.W"] + p["3.b"]
-    np.testing.assert_allclose(model(p, X), expected, rtol=1e-13)
-    check_grads(lambda p, x: model(p, x), p, X)
+    p, x = p.to(device.name), device.array(X)
+    np.testing.assert_allclose(device.host(model(p, x)), expected, rtol=1e-13)
+    check_grads(lambda p, x: model(p, x), p, x)
 
 
-def test_an_empty_sequence_is_the_identity():
+def test_an_empty_sequence_is_the_identity(device):
     model = nn.Sequential()
-    assert model(model.init(), X) is X
+    x = device.array(X)
+    assert model(model.init(device=device.name), x) is x
 
 
 @pytest.mark.parametrize("layer", [None, 3, "relu"])
@@ -44,16 +46,18 @@ def test_what_cannot_be_a_layer_is_refused_by_position(layer):
         nn.Sequential(nn.relu, layer)
 
 
-def test_residual_adds_its_shortcut():
+def test_residual_adds_its_shortcut(device):
     plain = nn.Residual(nn.Linear(4, 4))
-    p = plain.init(seed=0, dtype="float64")
-    np.testing.assert_allclose(plain(p, X), X @ p["body.W"] + p["body.b"] + X)
+    p, x = plain.init(seed=0, dtype="float64"), device.array(X)
+    y = device.host(plain(p.to(device.name), x))
+    np.testing.assert_allclose(y, X @ p["body.W"] + p["body.b"] + X)
     mapped = nn.Residual(nn.Sequential(nn.Linear(4, 3), nn.tanh), nn.Linear(4, 3))
     p = mapped.init(seed=0, dtype="float64")
     expected = np.tanh(X @ p["body.0.W"] + p["body.0.b"]) + X @ p["shortcut.W"] + p["shortcut.b"]
-    np.testing.assert_allclose(mapped(p, X), expected)
-    check_grads(lambda p, x: mapped(p, x), p, X)
-    np.testing.assert_allclose(nn.Residual(nn.tanh)(Params.of({}), X), np.tanh(X) + X)
+    p = p.to(device.name)
+    np.testing.assert_allclose(device.host(mapped(p, x)), expected)
+    check_grads(lambda p, x: mapped(p, x), p, x)
+    np.testing.assert_allclose(device.host(nn.Residual(nn.tanh)(Params.of({}), x)), np.tanh(X) + X)
 
 
 def test_a_residual_of_two_shapes_is_refused_with_both():
@@ -66,11 +70,11 @@ def test_a_residual_of_two_shapes_is_refused_with_both():
 
 
 @pytest.mark.parametrize("shape, to", [((5, 2, 3), (5, 6)), ((5, 4), (5, 4)), ((5,), (5, 1)), ((0, 2, 3), (0, 6))])
-def test_flatten_keeps_the_batch(shape, to):
-    x = np.arange(float(np.prod(shape))).reshape(shape)
+def test_flatten_keeps_the_batch(shape, to, device):
+    x = device.array(np.arange(float(np.prod(shape))).reshape(shape))
     y = nn.Flatten()(Params.of({}), x)
     assert y.shape == to
-    np.testing.assert_array_equal(y.reshape(-1), x.reshape(-1))
+    np.testing.assert_array_equal(device.host(y.reshape(-1)), device.host(x.reshape(-1)))
     check_grads(lambda x: nn.Flatten()(Params.of({}), x), x)
     assert repr(nn.Flatten()) == "Flatten()"
 
@@ -87,18 +91,20 @@ class Scale:
     def __call__(self, p, x, *, train=False):
         if train:
             p.buffers["calls"] += 1
-            p.buffers["largest"] = np.maximum(p.buffers["largest"], np.asarray(x.shape[0]))
+            p.buffers["largest"] = np.maximum(p.buffers["largest"], x.shape[0])
         return x * p["s"]
 
 
-def test_a_layer_of_one_s_own_is_any_object_with_the_methods():
+def test_a_layer_of_one_s_own_is_any_object_with_the_methods(device):
     model = nn.Sequential(nn.Linear(4, 4), Scale(), np.tanh)
     p = model.init(seed=0, dtype="float64")
     assert list(p) == ["0.W", "0.b", "1.s"] and set(p.buffers) == {"1.calls", "1.largest"}
-    np.testing.assert_allclose(model(p, X), np.tanh((X @ p["0.W"] + p["0.b"]) * 2))
-    check_grads(lambda p, x: model(p, x), p, X)
-    grad(lambda p: np.sum(model(p, X, train=True)))(p)
-    assert p.buffers["1.calls"] == 1 and p.buffers["1.largest"] == 5
+    expected, p, x = np.tanh((X @ p["0.W"] + p["0.b"]) * 2), p.to(device.name), device.array(X)
+    np.testing.assert_allclose(device.host(model(p, x)), expected)
+    check_grads(lambda p, x: model(p, x), p, x)
+    with device.no_sync():
+        grad(lambda p: np.sum(model(p, x, train=True)))(p)
+    assert p.buffers["1.calls"] == 1 and device.host(p.buffers["1.largest"]) == 5
     assert p.buffers["1.largest"].dtype == np.float64
     assert "0 calls" not in repr(model)
 
@@ -124,6 +130,14 @@ def test_the_same_seed_gives_the_same_parameters():
     np.testing.assert_array_equal(model.init(seed=1, dtype="float64").flat.astype("float32"), a.flat)
     np.testing.assert_array_equal(model.init(seed=1, blocks="tensor").flat, a.flat)
     assert a.dtype == np.float32
+
+
+def test_parameters_and_buffers_are_the_same_on_every_device(device):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), Scale(), nn.LayerNorm(3))
+    here, there = model.init(seed=1), model.init(seed=1, device=device.name)
+    assert type(there.flat) is type(there["0.W"]) is device.backend.array_type
+    np.testing.assert_array_equal(device.host(there.flat), here.flat)
+    assert device.host(there.buffers) == here.buffers
 
 
 def test_making_parameters_leaves_the_global_generator_alone():

@@ -3,12 +3,32 @@
 import numpy as np
 import pytest
 
-from minibng import check_grads, grad, hvp, nn, value_and_grad
+from minibng import asarray, check_grads, grad, hvp, nn, to_host, value_and_grad, vjp
 
 
-def masks(layer, params, shape, calls=1):
-    """What becomes of ones, call after call."""
-    return [np.asarray(layer(params, np.ones(shape), train=True)) for _ in range(calls)]
+def masks(layer, params, shape, calls=1, device="cpu"):
+    """What becomes of ones, call after call, as the host's."""
+    return [to_host(layer(params, asarray(np.ones(shape), device=str(device)), train=True)) for _ in range(calls)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_masks_and_gradients_are_the_same_on_every_device(rate, dtype, device):
+    layer, params = nn.Dropout(rate), nn.Dropout(rate).init(seed=3)
+    x, g = np.random.default_rng(0).standard_normal((2, 70, 50)).astype(dtype)
+    found = []
+    for to, p in ((np.asarray, params.copy()), (device.array, params.to(device.name))):
+        there = to(x), to(g)
+        with device.no_sync():
+            for _ in range(3):
+                y, pull = vjp(lambda x, p=p: layer(p, x, train=True), there[0])
+                (gx,) = pull(there[1])
+        found.append((device.host(y), device.host(gx), p.buffers["counter"]))
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_array_equal(here, there)
+    y, gx, _ = found[1]
+    np.testing.assert_array_equal(y == 0, gx == 0)
+    assert y.dtype == gx.dtype == dtype
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 0.999])
@@ -24,23 +44,23 @@ def test_entries_are_dropped_at_the_rate_and_the_others_rescaled(rate):
     assert np.abs(rows - (1 - rate)).max() < 6 * np.sqrt(rate * (1 - rate) / 500) + 2 / 500
 
 
-def test_without_training_and_at_rate_zero_it_is_the_identity():
-    x = np.ones((3, 4))
+def test_without_training_and_at_rate_zero_it_is_the_identity(device):
+    x = device.array(np.ones((3, 4)))
     for layer, train in ((nn.Dropout(0.5), False), (nn.Dropout(0.0), True), (nn.Dropout(0), False)):
         params = layer.init(seed=0)
         before = dict(params.buffers)
-        np.testing.assert_array_equal(layer(params, x, train=train), x)
+        assert layer(params, x, train=train) is x
         if not train:
             assert params.buffers == before
     layer = nn.Dropout(0.5)
-    np.testing.assert_array_equal(layer(layer.init(), x), x)
+    assert layer(layer.init(), x) is x
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dtype_and_shape_are_kept(dtype):
+def test_dtype_and_shape_are_kept(dtype, device):
     layer = nn.Dropout(0.4)
     for shape in ((3, 4), (5,), (), (0, 3), (2, 1, 2, 3)):
-        y = layer(layer.init(), np.ones(shape, dtype), train=True)
+        y = layer(layer.init(), device.array(np.ones(shape, dtype)), train=True)
         assert (np.shape(y), y.dtype) == (shape, dtype)
 
 
@@ -115,15 +135,17 @@ def test_an_entry_kept_does_not_depend_on_the_size_of_the_batch():
     np.testing.assert_array_equal(small, large[:10])
 
 
-def test_the_gradient_uses_the_mask_of_its_forward_pass():
+def test_the_gradient_uses_the_mask_of_its_forward_pass(device):
     layer = nn.Dropout(0.3)
     params = layer.init(seed=5)
-    x = np.linspace(1, 2, 50)
-    expected = layer(params.copy(), np.ones(50), train=True)
-    np.testing.assert_array_equal(grad(lambda x: np.sum(layer(params.copy(), x, train=True)))(x), expected)
-    np.testing.assert_allclose(
-        hvp(lambda x: np.sum(layer(params.copy(), x, train=True) ** 3))(x, np.ones(50)), 6 * x * expected**3
-    )
+    x = device.array(np.linspace(1, 2, 50))
+    with device.no_sync():
+        mask = layer(params.copy(), np.ones_like(x), train=True)
+        found = grad(lambda x: np.sum(layer(params.copy(), x, train=True)))(x)
+        second = hvp(lambda x: np.sum(layer(params.copy(), x, train=True) ** 3))(x, np.ones_like(x))
+    x, mask, found, second = device.host([x, mask, found, second])
+    np.testing.assert_array_equal(found, mask)
+    np.testing.assert_allclose(second, 6 * x * mask**3)
 
 
 def test_second_derivatives_while_training_are_exact():

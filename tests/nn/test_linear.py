@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from minibng import check_grads, nn, vjp
+from minibng import asarray, check_grads, nn, value_and_grad, vjp
 
 RNG = np.random.default_rng(0)
 
@@ -9,14 +9,17 @@ RNG = np.random.default_rng(0)
 @pytest.mark.peer
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 3), (4, 2, 5, 3), (0, 3), (1, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_are_torch_s(torch, shape, bias):
+def test_values_and_gradients_are_torch_s(torch, shape, bias, device):
     layer = nn.Linear(3, 2, bias=bias)
     params = layer.init(seed=3, dtype="float64")
     if bias:
         params["b"] = np.array([0.5, -1.5])
     x, g = RNG.standard_normal(shape), RNG.standard_normal((*shape[:-1], 2))
-    y, pull = vjp(lambda p, x: layer(p, x), params, x)
-    gp, gx = pull(g)
+    there = params.to(device.name), device.array(x), device.array(g)
+    with device.no_sync():
+        y, pull = vjp(lambda p, x: layer(p, x), *there[:2])
+        gp, gx = pull(there[2])
+    y, gp, gx = device.host(y), gp.to("cpu"), device.host(gx)
 
     theirs = torch.nn.Linear(3, 2, bias=bias, dtype=torch.float64)
     with torch.no_grad():
@@ -43,39 +46,56 @@ def test_weights_end_in_the_output_axis():
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_derivatives_are_exact_to_second_order(shape, bias):
+def test_derivatives_are_exact_to_second_order(shape, bias, device):
     layer = nn.Linear(3, 2, bias=bias)
-    check_grads(lambda p, x: layer(p, x), layer.init(seed=0, dtype="float64"), RNG.standard_normal(shape))
+    params = layer.init(seed=0, dtype="float64", device=device.name)
+    check_grads(lambda p, x: layer(p, x), params, device.array(RNG.standard_normal(shape)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dtype_is_that_of_the_parameters(dtype):
+def test_dtype_is_that_of_the_parameters(dtype, device):
     layer = nn.Linear(3, 2)
-    params = layer.init(seed=0, dtype=dtype)
-    y, pull = vjp(lambda p, x: layer(p, x), params, np.ones((5, 3), dtype))
-    gp, gx = pull(np.ones((5, 2), dtype))
+    params = layer.init(seed=0, dtype=dtype, device=device.name)
+    y, pull = vjp(lambda p, x: layer(p, x), params, device.array(np.ones((5, 3), dtype)))
+    gp, gx = pull(device.array(np.ones((5, 2), dtype)))
     assert {params.dtype, y.dtype, gp.dtype, gx.dtype} == {np.dtype(dtype)}
 
 
 @pytest.mark.parametrize("shape, hint", [((5, 4), ""), ((4,), ""), ((), ""), ((2, 28, 28), "nn.Flatten")])
-def test_an_input_of_another_size_names_layer_and_shapes(shape, hint):
+def test_an_input_of_another_size_names_layer_and_shapes(shape, hint, device):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(3, 2))
     with pytest.raises(ValueError) as caught:
-        nn.Linear(3, 2)(nn.Linear(3, 2).init(), np.ones(shape, "float32"))
+        nn.Linear(3, 2)(nn.Linear(3, 2).init(device=device.name), device.array(np.ones(shape, "float32")))
     message = str(caught.value)
     assert "Linear(3, 2)" in message and str(shape) in message and "3" in message and hint in message
     with pytest.raises(ValueError, match=r"layer '1', Linear\(3, 2\).*got shape \(5, 4\)"):
-        model(model.init(), np.ones((5, 4), "float32"))
+        model(model.init(device=device.name), device.array(np.ones((5, 4), "float32")))
 
 
 @pytest.mark.parametrize("inputs, parameters", [("float64", "float32"), ("float32", "float64"), ("int64", "float32")])
-def test_mixed_dtypes_are_refused_by_name(inputs, parameters):
+def test_mixed_dtypes_are_refused_by_name(inputs, parameters, device):
     model = nn.Sequential(nn.relu, nn.Linear(3, 2))
-    params = model.init(dtype=parameters)
+    params = model.init(dtype=parameters, device=device.name)
     with pytest.raises(TypeError) as caught:
-        model(params, np.ones((5, 3), inputs))
+        model(params, device.array(np.ones((5, 3), inputs)))
     message = str(caught.value)
     assert all(part in message for part in ("layer '1'", "Linear(3, 2)", inputs, parameters, "astype"))
+
+
+@pytest.mark.parametrize("here, there", [("cpu", "strict"), ("strict", "cpu")])
+@pytest.mark.parametrize("layer", [nn.Linear(3, 2), nn.LayerNorm(3)], ids=repr)
+def test_a_batch_on_another_device_is_refused_by_name(layer, here, there):
+    model = nn.Sequential(nn.relu, layer)
+    params, x = model.init(device=there), asarray(np.ones((5, 3), "float32"), device=here)
+    told = f"{layer!r}: the input is on '{here}', the parameters are on '{there}': use bng.asarray(x, device='{there}')"
+    for call in (model, lambda p, x: value_and_grad(lambda p: np.sum(model(p, x)))(p)):
+        with pytest.raises(TypeError) as caught:
+            call(params, x)
+        assert str(caught.value) == f"layer '1', {told}"
+    with pytest.raises(TypeError) as caught:
+        layer(layer.init(device=there), x)
+    assert str(caught.value) == told
+    model(params, asarray(x, device=there))
 
 
 @pytest.mark.parametrize("x", [[[1.0, 2.0, 3.0]], 2.0, None])

@@ -16,10 +16,11 @@ def test_parameter_counts():
     assert nn.models.mlp(3, [], 2).init().layout.size == 8
 
 
-def test_the_first_loss_of_logistic_regression_is_log_k():
+def test_the_first_loss_of_logistic_regression_is_log_k(device):
     model = nn.models.logistic(6, 5)
-    z = model(model.init(), np.ones((3, 6), "float32"))
-    np.testing.assert_allclose(nn.cross_entropy(z, np.array([0, 1, 4])), math.log(5), rtol=1e-6)
+    z = model(model.init(device=device.name), device.array(np.ones((3, 6), "float32")))
+    loss = nn.cross_entropy(z, device.array([0, 1, 4]))
+    np.testing.assert_allclose(device.host(loss), math.log(5), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_an_unknown_activation_offers_the_nearest():
 
 @pytest.mark.peer
 @pytest.mark.parametrize("activation", nn.ACTIVATIONS)
-def test_training_follows_torch_for_twenty_steps(torch, activation):
+def test_training_follows_torch_for_twenty_steps(torch, activation, device):
     model = nn.models.mlp(8, [16, 12], 4, activation=activation)
     params = model.init(seed=0, dtype="float64")
     kinds = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid}
@@ -52,18 +53,22 @@ def test_training_follows_torch_for_twenty_steps(torch, activation):
         for name, linear in zip(("0", "2", "4"), linears, strict=True):
             linear.weight.copy_(torch.tensor(params[f"{name}.W"].T))
             linear.bias.copy_(torch.tensor(params[f"{name}.b"]))
+    params = params.to(device.name)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
     step = value_and_grad(lambda p, x, t: nn.cross_entropy(model(p, x, train=True), t))
     rng = np.random.default_rng(0)
     for _ in range(20):
         x, t = rng.standard_normal((10, 8)), rng.integers(0, 4, 10)
-        value, g = step(params, x, t)
-        params.flat[:] -= 0.1 * g.flat
+        batch = device.arrays([x, t])
+        with device.no_sync():
+            value, g = step(params, *batch)
+            params.flat[:] -= 0.1 * g.flat
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(theirs(torch.tensor(x)), torch.tensor(t))
         loss.backward()
         optimizer.step()
-        np.testing.assert_allclose(value, loss.item(), rtol=1e-10)
+        np.testing.assert_allclose(device.host(value), loss.item(), rtol=1e-10)
+    params = params.to("cpu")
     for name, linear in zip(("0", "2", "4"), linears, strict=True):
         np.testing.assert_allclose(params[f"{name}.W"], linear.weight.detach().numpy().T, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(params[f"{name}.b"], linear.bias.detach().numpy(), rtol=1e-10, atol=1e-12)

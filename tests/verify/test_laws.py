@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,19 +30,24 @@ def pairs(targets):
     return [pytest.param(name, t, id=f"{t.name}-{name}") for t in targets for name in t.promises]
 
 
+def keeps(name, target, device, examples):
+    """Try a law on a device; the arithmetic of those that are no host is tried on fewer examples."""
+    run(LAWS[name], replace(target, device=device.name), examples=examples if device.backend.on_host else 1)
+
+
 @pytest.mark.parametrize("name", NORMALIZER.promises)
-def test_normalizer_keeps(name):
-    run(LAWS[name], NORMALIZER, examples=60)
+def test_normalizer_keeps(name, device):
+    keeps(name, NORMALIZER, device, 60)
 
 
 @pytest.mark.parametrize(("name", "target"), pairs(NG))
-def test_block_normalized_optimizer_keeps(name, target):
-    run(LAWS[name], target, examples=5)
+def test_block_normalized_optimizer_keeps(name, target, device):
+    keeps(name, target, device, 5)
 
 
 @pytest.mark.parametrize(("name", "target"), pairs(t for t in OPTIMIZERS if t not in NG))
-def test_raw_and_clipped_optimizer_keeps(name, target):
-    run(LAWS[name], target, examples=2)
+def test_raw_and_clipped_optimizer_keeps(name, target, device):
+    keeps(name, target, device, 2)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,32 @@ def test_law_that_is_not_promised_is_broken(law, name):
     assert law not in target.promises
     found = search(LAWS[law], target, examples=150, shrink=False)
     assert found is not None and isinstance(found.error, Violation), str(found)
+
+
+@pytest.mark.parametrize(("law", "name"), [("loss-scale", "Momentum"), ("unit-norm", "SGDClip")])
+def test_a_broken_law_is_found_on_every_device(law, name, device):
+    found = search(LAWS[law], Target.of(getattr(optim, name), device=device.name), examples=60, shrink=False)
+    assert found is not None and isinstance(found.error, Violation), str(found)
+
+
+def writes_to_its_input(blocks):
+    out = optim.normalize_blocks(blocks)
+    for g in blocks:
+        g *= 2
+    return out
+
+
+def test_a_subject_gets_its_arrays_where_it_asks_for_them_and_is_caught_there(device):
+    seen = []
+
+    def looking(blocks):
+        seen.extend(type(g) for g in blocks)
+        return optim.normalize_blocks(blocks)
+
+    run(LAWS["finite"], Target.of(looking, device=device.name), examples=5)
+    assert set(seen) == {device.backend.array_type}
+    found = search(LAWS["inputs-preserved"], Target.of(writes_to_its_input, device=device.name), examples=20)
+    assert found is not None and "gradient 0 after the call = gradient 0 before it" in str(found)
 
 
 def test_reflection_turns_sgd_but_not_adam():
