@@ -339,15 +339,19 @@ class Params:
         Raises
         ------
         TypeError
-            Where dtypes differ; the message names both tensors.
+            Where dtypes or devices differ; the message names both tensors.
         """
         arrays = {name: t if is_array(t) else np.asarray(t) for name, t in tensors.items()}
         first, dtype = next(((name, t.dtype) for name, t in arrays.items()), ("", np.dtype("float64")))
+        backend = backend_of(*list(arrays.values())[:1])
         for name, t in arrays.items():
             if t.dtype != dtype:
                 raise TypeError(f"one vector has one dtype: {first!r} is {dtype}, {name!r} is {t.dtype}; use .astype")
+            if (there := backend_of(t)) is not backend:
+                told = f"{first!r} is on {backend.device!r}, {name!r} on {there.device!r}; use bng.asarray"
+                raise TypeError(f"one vector is on one device: {told}")
         layout = Layout({name: t.shape for name, t in arrays.items()}, blocks)
-        flat = backend_of(*arrays.values()).xp.empty(layout.size, dtype=dtype)
+        flat = backend.xp.empty(layout.size, dtype=dtype)
         made = cls(layout, flat)
         made._fill(arrays.values())
         return made
@@ -371,7 +375,7 @@ class Params:
         if self._flat is None:
             raise TypeError("params.flat cannot be written to while it is being differentiated")
         if value is not self._flat:
-            _check_shape("flat", value, self._flat)
+            _check_value("flat", value, self._flat)
             self._flat[...] = value
 
     @property
@@ -386,7 +390,7 @@ class Params:
         """Write into a tensor in place, so that the vector and every view of it see the change."""
         if self._flat is None:
             raise TypeError(f"params[{name!r}] cannot be written to while it is being differentiated")
-        _check_shape(name, value, self[name])
+        _check_value(name, value, self[name])
         self[name][...] = value
 
     def __contains__(self, name: object) -> bool:
@@ -523,10 +527,12 @@ _NO_ARRAY = "a Params is no array: use p.flat, its vector, as in p.flat -= 0.1 *
 _STATE = 'pass {"tensors": {name: array, …}, "buffers": {}}, as state_dict() gives it'
 
 
-def _check_shape(name: str, value: Any, view: Array) -> None:
-    """Refuse to broadcast anything but a number into a tensor."""
+def _check_value(name: str, value: Any, view: Array) -> None:
+    """Refuse to broadcast anything but a number into a tensor, and to move arrays from device to device."""
     if np.shape(value) not in ((), view.shape):
         raise ValueError(f"{name} has shape {view.shape}, the value written to it {np.shape(value)}")
+    if np.ndim(value) and (there := backend_of(value).device) != (here := backend_of(view).device):
+        raise TypeError(f"{name} is on {here!r}, the value written to it on {there!r}: use bng.asarray")
 
 
 class Scope:

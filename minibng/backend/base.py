@@ -64,7 +64,7 @@ class BlockNorms(NamedTuple):
 
     ``root`` (B,) float64 is the norm of the block multiplied by ``2^exponent``; ``exponent`` (B,) int32 is zero unless
     plain sums would have left the safe range. A non-finite entry makes its block's root non-finite. On a device
-    ``bad``, () int64, is the number of the first such block, or `guard.NONE`; on the host it is None, who asks can look.
+    ``bad``, () int64, is the number of the first such block, or `guard.NONE`; on the host it is None.
     """
 
     root: Array

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibng.backend import Array, is_array
+from minibng.backend import Array, backend_of, is_array
 from minibng.optim.schedules import number
 from minibng.params import Params
 
@@ -63,6 +63,9 @@ class Accumulator:
         told = [", ".join(f"{a.dtype} {a.shape}" for a in _leaves(g)) for g in (self._mean, grad)]
         if wrong is None and told[0] != told[1]:
             wrong = f"one is {told[0]}, the other {told[1]}"
+        places = [sorted({backend_of(a).device for a in _leaves(g)}) for g in (self._mean, grad)]
+        if wrong is None and places[0] != places[1]:
+            wrong = f"one is on {', '.join(places[0])}, the other on {', '.join(places[1])}"
         if wrong is not None:
             raise ValueError(f"gradients of one batch have one structure: {wrong}")
 

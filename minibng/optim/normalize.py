@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,7 +18,14 @@ from minibng.names import UnknownNameError
 
 
 class NonFiniteError(ArithmeticError):
-    """A gradient, or a parameter, is NaN or infinite; the message names block and step."""
+    """A gradient, or a parameter, is NaN or infinite; the message names block and step.
+
+    ``step`` is the number of steps that were finished before, None where there are no steps.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class Norm:
         """Return the norm of every block, (B,)."""
         if not isinstance(self.name, str):
             return backend.block_norms(tensors, groups, self.name)
-        root, exponent = backend.block_norms(tensors, groups, 2)
-        return BlockNorms(root / np.sqrt(np.maximum(sizes, 1)), exponent)
+        norms = backend.block_norms(tensors, groups, 2)
+        return norms._replace(root=norms.root / np.sqrt(np.maximum(sizes, 1)))
 
     def of_ones(self, sizes: Array) -> Array:
         """Return the norm of blocks of d ones: √d, 1, d or 1."""
@@ -42,9 +49,9 @@ class Norm:
 
     def of_all(self, norms: BlockNorms, sizes: Array) -> tuple[Array, Array]:
         """Return the norm of all blocks together as (root, exponent)."""
-        exponent = np.min(norms.exponent, initial=np.iinfo(np.int32).max)
+        exponent = np.min(norms.exponent)
         roots = np.ldexp(norms.root, exponent - norms.exponent)
-        largest = np.max(roots, initial=0)
+        largest = np.max(roots)
         shares = roots / np.where(largest > 0, largest, 1)  # their squares do not overflow
         if self.name == 2:
             return largest * np.sqrt(np.sum(shares**2)), exponent
@@ -72,6 +79,9 @@ def sizes_of(groups: Sequence[Group], backend: Backend) -> Array:
 class Normalizer(Protocol):
     """Chooses the length that each block of the gradient is given, in the norm that the optimizer measures in."""
 
+    safe: bool
+    """Whether the lengths are finite wherever the norms are."""
+
     def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ℓ, (B,) float64.
 
@@ -89,6 +99,8 @@ class Normalizer(Protocol):
 class Unit:
     """NG: ℓ^i = 1 (the paper's section 2)."""
 
+    safe = True
+
     def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ones."""
         return np.ones_like(norms.root)
@@ -99,6 +111,7 @@ class Clip:
     """Clipping per block: ℓ^i = min(‖g^i‖, clip); inside the ball the gradient is untouched, bit for bit."""
 
     clip: float = 1.0
+    safe: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.clip) and self.clip > 0):
@@ -117,10 +130,13 @@ class ClipGlobal(Clip):
 
     def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
         """Return ‖g^i‖ · min(1, clip/‖g‖)."""
+        if not sizes.size:
+            return norms.root
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             whole, exponent = self.norm.of_all(norms, sizes)
             shares = np.ldexp(norms.root, exponent - norms.exponent) / whole
-            return np.where(whole > np.ldexp(self.clip, exponent), shares * self.clip, norms.values())
+            longest = np.ldexp(np.full_like(whole, self.clip), exponent)  # CuPy would take a number for a float16
+            return np.where(whole > longest, shares * self.clip, norms.values())
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,7 @@ class Adaptive:
 
     floor: float = 1e-3
     norm: Norm = EUCLIDEAN
+    safe: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.floor) and self.floor >= 0):

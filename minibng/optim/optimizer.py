@@ -16,7 +16,7 @@ from minibng.names import choose
 from minibng.optim.normalize import NORMALIZERS, NonFiniteError, Norm, Normalizer, norm_of, sizes_of
 from minibng.optim.rules import FormulaRule, StepRule
 from minibng.optim.schedules import Schedule, check_rate, constant, number
-from minibng.optim.target import target_of
+from minibng.optim.target import owner, target_of
 from minibng.params import BlockNames, Params, match_patterns
 
 
@@ -48,12 +48,6 @@ _STEPS: dict[str | None, Callable[..., tuple[Callable[..., Any], ...]]] = {
 
 
 Seen: TypeAlias = tuple[Sequence[Array], BlockNorms, Array | None]
-
-
-def _owner(a: Array) -> Any:
-    """Return the array whose memory a view shows."""
-    base = getattr(a, "base", None)
-    return a if base is None else base
 
 
 @functools.cache
@@ -137,8 +131,10 @@ class Optimizer:
         self.nonfinite = nonfinite
         self._target = target_of(params, blocks)
         self._backend = backend_of(*self._target.tensors)
-        self._owners = {id(_owner(t)) for t in self._target.tensors}
+        self._owners = {id(owner(t)) for t in self._target.tensors}
         self._sizes = sizes_of(self._target.groups, self._backend)
+        self._guard = self._backend.guard(len(self.block_names))
+        self._checks: list[str] = []
         self.decays = _decays(weight_decay, self._target.names)
         """λ of each tensor."""
         self.decay = _decay_order(decay, self.decays)
@@ -204,27 +200,56 @@ class Optimizer:
         ValueError
             Where the gradient has another layout, shape or dtype, or the schedule gives no valid rate.
         NonFiniteError
-            For NaN or infinity in gradient or parameters, naming block and step; nothing has changed. (Directions of a
-            rule of your own are not checked.)
+            For NaN or infinity in gradient or parameters, naming block and step; nothing has changed. On a device this
+            comes at the next `check`. (Directions of a rule of your own are not checked.)
         """
         grads = self._gradients(grad)
         lr = check_rate(self.lr(self.steps), f"the learning rate at step {self.steps}")
+        self._checks.clear()
+        if self._guard is not None:
+            self._guard.begin(self.steps)
         if self.decay == "before":
             grads = self._decayed(grads)
         norms = self.norms = self.measure(grads)
         if (seen := self._seen(grads, norms)) is not None:
             self._move(seen[0], lr, *seen[1:])
+            if self._guard is not None:
+                self._guard.commit()
             self.steps += 1
 
     def check(self) -> None:
-        """Raise a non-finite error that a device has kept back; on the host errors come at once, so none is left."""
+        """Raise a non-finite error that a device has kept back: it synchronizes. On the host errors come at once.
+
+        A step that is not finite changes nothing on a device either. But until this is called it counts among
+        ``steps``, which bias corrections and schedules go by; here it is taken out again, and with nonfinite="skip"
+        added to ``skipped``. Plain numbers in the state of a rule of your own keep counting it. Saving a state checks
+        first.
+
+        Raises
+        ------
+        NonFiniteError
+            Naming the first bad step since the last check, and its block.
+        """
+        trouble = None if self._guard is None else self._guard.fetch()
+        if trouble is None:
+            return
+        self.steps -= trouble.suppressed
+        if isinstance(self.rule, FormulaRule):
+            for state in self.state.values():
+                state["step"] = self.steps
+        if self.nonfinite == "skip":
+            self.skipped += trouble.suppressed
+            return
+        more = f" ({trouble.suppressed} steps since the last check were not finite)" if trouble.suppressed > 1 else ""
+        raise self._non_finite(trouble.step, self._checks[trouble.check], trouble.block, more)
 
     def _seen(self, grads: Sequence[Array], norms: BlockNorms) -> Seen | None:
         """Return what the rule sees, gradient, norms and lengths; None where something is not finite and skipped."""
-        if not self._finite(norms.root, "gradient", grads):
+        if not self._finite(norms.root, "gradient", grads, norms.bad):
             return None
         lengths = self._lengths(norms)
-        if lengths is not None and not self._finite(lengths, "parameters", self._target.tensors):
+        safe = lengths is None or (self.normalizer is not None and self.normalizer.safe)
+        if not (safe or self._finite(lengths, "parameters", self._target.tensors)):
             return None
         return grads, norms, lengths
 
@@ -256,7 +281,7 @@ class Optimizer:
         slots = {k: [s[k] for s in states] for k in rule.slots}
         decay = {"decay": self.decays} if self.decay in ("decoupled", "after") else {}
         columns = {"g": grads, "x": self._target.tensors, **slots, **columns}
-        stepper(columns, {**rule.scalars(self.steps + 1), **decay, **scalars}, norms, lengths)
+        stepper(columns, {**rule.scalars(self.steps + 1), **decay, **scalars}, norms, lengths, self._guard)
         for state in states:
             state["step"] = self.steps + 1
 
@@ -277,7 +302,11 @@ class Optimizer:
                 told = f"{u.dtype} of shape {u.shape} for {name}, which is {t.dtype} of shape {t.shape}"
                 raise ValueError(f"the rule returned a direction of {told}")
         for name, t, λ, (u, state) in zip(target.names, target.tensors, self.decays, results, strict=True):
-            t -= lr * (u + λ * t if λ and self.decay == "decoupled" else u)
+            change = lr * (u + λ * t if λ and self.decay == "decoupled" else u)
+            if self._guard is not None:
+                change = self._guard.keep(change, np.zeros_like(change))
+                state = _map_pairs(self._guard.keep, state, self.state[name])
+            t -= change
             self.state[name] = state
 
     def _decayed(self, grads: Sequence[Array]) -> list[Array]:
@@ -299,10 +328,11 @@ class Optimizer:
             got = f"{len(grad)}" if isinstance(grad, (list, tuple)) else type(grad).__name__
             raise ValueError(f"the gradient is a list of {len(target.tensors)} arrays, got {got}{_pair_hint(grad)}")
         for name, t, g in zip(target.names, target.tensors, grad, strict=True):
-            if not is_array(g) or backend_of(g) is not self._backend:
-                raise TypeError(
-                    f"the gradient of {name} is a {type(g).__name__}, not an array on the parameters' device"
-                )
+            if not is_array(g):
+                raise TypeError(f"the gradient of {name} is a {type(g).__name__}, not an array")
+            if backend_of(g) is not self._backend:
+                here, there = backend_of(g).device, self._backend.device
+                raise TypeError(f"the gradient of {name} is on {here!r}, {name} on {there!r}: use bng.asarray")
             if g.shape != t.shape:
                 raise ValueError(f"the gradient of {name} has shape {g.shape}, {name} has {t.shape}")
             if g.dtype != t.dtype:
@@ -311,26 +341,38 @@ class Optimizer:
 
     def _is_of_another(self, g: Array, t: Array) -> bool:
         """Tell whether a gradient lies in memory that is stepped, other than as its own tensor; x·y has y for ∂x."""
-        return g is not t and id(_owner(g)) in self._owners
+        return g is not t and id(owner(g)) in self._owners
 
-    def _finite(self, per_block: Array, what: str, arrays: Sequence[Array]) -> bool:
-        """Tell whether every block's number is finite; if not, raise or count, as the policy says."""
-        if self._backend.all_finite(per_block):
+    def _finite(self, per_block: Array, what: str, arrays: Sequence[Array], bad: Array | None = None) -> bool:
+        """Tell whether every block's number is finite; if not, raise or count, as the policy says.
+
+        A device notes the first bad block, which it may know already, and goes on: its guard will not take the step.
+        """
+        self._checks.append(what)
+        if self._guard is not None:
+            self._guard.note(per_block, bad)
+            return True
+        if (finite := np.isfinite(per_block)).all():
             return True
         if self.nonfinite == "skip":
             self.skipped += 1
             return False
-        b = int(np.argmin(np.isfinite(per_block)))
+        b = int(np.argmin(finite))
         ends = np.cumsum([group.count for group in self._target.groups])
         members = self._target.groups[int(np.searchsorted(ends, b, side="right"))].tensors
-        bad = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
-        where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in bad if n)
+        told = [(i, self._target.names[i], int(np.sum(~np.isfinite(arrays[i])))) for i in members]
+        where = ", ".join(f"{name}: {n} of {arrays[i].size} entries" for i, name, n in told if n)
         where = where or "all entries are, their norm is beyond the largest double"
+        raise self._non_finite(self.steps, what, b, f" ({where})")
+
+    def _non_finite(self, step: int, what: str, block: int, more: str) -> NonFiniteError:
+        """Return the error that tells what was not finite, and what to do."""
         verb = "are" if what.endswith("s") else "is"
         advice = "a smaller learning rate may help" if self.normalize else "a smaller learning rate or NG may help"
-        raise NonFiniteError(
-            f"step {self.steps}: the {what} of block {self.block_names[b]!r} {verb} not finite ({where}); nothing "
-            f"was changed; {advice}; nonfinite='skip' skips such steps"
+        return NonFiniteError(
+            f"step {step}: the {what} of block {self.block_names[block]!r} {verb} not finite{more}; "
+            f"nothing was changed; {advice}; nonfinite='skip' skips such steps",
+            step,
         )
 
     # Saving and loading
@@ -350,7 +392,14 @@ class Optimizer:
         return {group.label: [self._target.names[i] for i in group.tensors] for group in self._target.groups}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs, as NumPy copies keyed by tensor name, with the partition."""
+        """Return everything that a resumed run needs, as NumPy copies keyed by tensor name, with the partition.
+
+        Raises
+        ------
+        NonFiniteError
+            Where a device has kept one back, as `check`.
+        """
+        self.check()
         host = self._backend.to_host
         copied = {n: _map_arrays(lambda a: np.array(host(a)), s) for n, s in self.state.items()}
         return {
@@ -389,6 +438,8 @@ class Optimizer:
         self.state = {n: _map_arrays(lambda a: asarray(np.array(a, order="C")), saved["state"][n]) for n in self.state}
         self.memory = _map_arrays(lambda a: asarray(np.array(a)), saved["memory"])
         self.steps, self.skipped = saved["steps"], saved["skipped"]
+        if self._guard is not None:
+            self._guard.fetch()  # what it kept back is of steps that are no longer among those counted
 
     def __reduce__(self) -> Any:
         """Refuse copies: the copy would step arrays that nobody holds."""
@@ -461,6 +512,23 @@ def _map_arrays(function: Callable[[Array], Array], state: Any) -> Any:
         parts = [_map_arrays(function, v) for v in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     return copy.deepcopy(state)
+
+
+def _map_pairs(function: Callable[[Array, Array], Array], new: Any, old: Any) -> Any:
+    """Return a rule's new state with its arrays passed through a function together with the old ones.
+
+    An array that the old state has not, as where a rule starts from None, counts as zeros there.
+    """
+    if is_array(new):
+        return function(new, old if is_array(old) and old.shape == new.shape else np.zeros_like(new))
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        return {k: _map_pairs(function, v, before.get(k)) for k, v in new.items()}
+    if isinstance(new, (list, tuple)):
+        same = isinstance(old, (list, tuple)) and len(old) == len(new)
+        parts = [_map_pairs(function, a, b) for a, b in zip(new, old if same else [None] * len(new), strict=True)]
+        return type(new)(*parts) if hasattr(new, "_fields") else type(new)(parts)
+    return new
 
 
 def _check_alike(name: str, mine: Any, theirs: Any) -> None:

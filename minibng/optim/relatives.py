@@ -89,16 +89,17 @@ class LARS(Optimizer):
         norms = self.measure(decayed)
         with np.errstate(invalid="ignore"):  # 0 · inf, where a norm is beyond the largest double, is found below
             lengths = f * norms.values()
-        finite = self._finite(norms.root, "gradient, decay included,", decayed)
+        finite = self._finite(norms.root, "gradient, decay included,", decayed, norms.bad)
         return (decayed, norms, lengths) if finite and self._finite(lengths, "gradient", decayed) else None
 
     def _lengths(self, norms: BlockNorms) -> Array:
         """Return ‖g^i‖·f^i where nothing decays, else f^i."""
         g, x = norms.values(), self.measure(self._target.tensors).values()
-        trusted = (g > 0) & (x > 0)
+        trusted = (g > 0) & (x != 0)  # NaN too is handed on, to be found
         if not self._λ:
             return np.where(trusted, x, g)
-        return np.where(trusted, x / np.where(trusted, g + self._λ * x, 1), 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found behind this
+            return np.where(trusted, x / np.where(trusted, g + self._λ * x, 1), 1)
 
 
 def regularize(u, x, *, decay):  # type: ignore[no-untyped-def]
@@ -154,7 +155,7 @@ class LAMB(Optimizer):
         norms = self.measure(self._direction)
         own = norms.values()
         lengths = np.where((lengths > 0) & (own > 0), lengths, own)
-        self._descend({"g": self._direction, "x": self._target.tensors}, {"lr": lr}, norms, lengths)
+        self._descend({"g": self._direction, "x": self._target.tensors}, {"lr": lr}, norms, lengths, self._guard)
 
 
 class NovoGrad(Optimizer):
@@ -198,7 +199,8 @@ class NovoGrad(Optimizer):
         return np.where(self._root_v > 0, g / np.where(self._root_v > 0, self._root_v, 1), 0)
 
     def _move(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:
-        self.memory = {"root_v": self._root_v}
+        old = self.memory["root_v"]
+        self.memory = {"root_v": self._root_v if self._guard is None else self._guard.keep(self._root_v, old)}
         super()._move(grads, lr, norms, lengths)
 
 

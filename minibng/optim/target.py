@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibng.backend import Array, Group, is_array
+from minibng.backend import Array, Group, backend_of, is_array
 from minibng.params import Layout, Params, partition
 
 
@@ -67,6 +67,9 @@ def _check_tensors(target: Target) -> None:
     for name, t in zip(target.names, target.tensors, strict=True):
         if not is_array(t) or not hasattr(t, "flags"):
             raise TypeError(f"{name} is a {type(t).__name__}, not an array")
+        if backend_of(t) is not backend_of(first):
+            here, there = backend_of(t).device, backend_of(first).device
+            raise TypeError(f"{name} is on {here!r}, {target.names[0]} on {there!r}: parameters are on one device")
         if t.dtype == np.float16:
             raise TypeError(f"{name} is float16, too coarse to add small steps to: keep a float32 copy and step that")
         if t.dtype not in (np.float32, np.float64):
@@ -84,8 +87,18 @@ def _check_tensors(target: Target) -> None:
 def _check_apart(target: Target) -> None:
     """Refuse plain arrays that share memory: it would be stepped twice."""
     filled = [(t, name) for t, name in zip(target.tensors, target.names, strict=True) if t.size]
-    by_type = [(t, name) for t, name in filled if hasattr(t, "__array_interface__")]
-    ordered = sorted(by_type, key=lambda pair: np.lib.array_utils.byte_bounds(pair[0])[0])
-    for (a, one), (b, other) in pairwise(ordered):
+    by_owner: dict[int, list[tuple[Array, str]]] = {}
+    for t, name in filled:
+        by_owner.setdefault(id(owner(t)), []).append((t, name))
+    pairs = [pair for views in by_owner.values() for pair in combinations(views, 2)]
+    if isinstance(target.tensors[0], np.ndarray):  # host arrays of different owners may share memory too
+        pairs = list(pairwise(sorted(filled, key=lambda pair: np.lib.array_utils.byte_bounds(pair[0])[0])))
+    for (a, one), (b, other) in pairs:
         if np.may_share_memory(a, b):
             raise ValueError(f"{one} and {other} share memory: it would be stepped twice")
+
+
+def owner(a: Array) -> Any:
+    """Return the array whose memory a view shows."""
+    base = getattr(a, "base", None)
+    return a if base is None else base

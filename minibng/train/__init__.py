@@ -3,6 +3,7 @@
 from minibng.train import records
 from minibng.train.loop import Epoch, History, fit
 from minibng.train.metrics import Scores, score
+from minibng.train.parallel import Workers
 from minibng.train.progress import progress
 
-__all__ = ["Epoch", "History", "Scores", "fit", "progress", "records", "score"]
+__all__ = ["Epoch", "History", "Scores", "Workers", "fit", "progress", "records", "score"]

@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from minibng.data import Batches, Split, batches
 from minibng.optim import Accumulator, NonFiniteError, Optimizer
 from minibng.params import Params
 from minibng.train.metrics import Evaluate, score
+from minibng.train.parallel import Workers
 from minibng.train.progress import progress
 
 Loss = Callable[..., Any]
@@ -129,6 +131,7 @@ def fit(
     record_norms: bool = False,
     on_epoch: Callable[[Epoch], Any] | None = None,
     show: bool | None = None,
+    workers: Workers | None = None,
 ) -> History:
     """Train a model; return what was measured at the end of each epoch.
 
@@ -161,6 +164,10 @@ def fit(
         Called with each `Epoch` as it is measured.
     show
         Whether to show progress; default: on a terminal.
+    workers
+        The processes that share every batch; all of them call this alike. Worker 0 alone shows progress and calls
+        ``on_epoch``; what it measured is the history of all. Parameters are compared, or overwritten by worker 0's, at
+        the start and after each epoch (`Workers.agree`).
 
     Returns
     -------
@@ -190,15 +197,18 @@ def fit(
         raise ValueError("the optimizer was made on other parameters than those to train: make it on these")
     batches(split.train, batch, seed=seed, drop_last=drop_last)  # refuses what makes no sense before anything is run
     training, evaluate = _losses(model, loss)
-    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms, micro_batch)
+    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms, micro_batch, workers)
+    if workers is not None and not workers.first:
+        show, on_epoch = False, None
     bar = progress(range(epochs), what="epochs", show=show)
-    run.measure(0, evaluate, split, on_epoch)
-    for epoch in bar:
-        run.train(batches(split.train, batch, seed, epoch, drop_last=drop_last, device=run.backend.device))
-        last = run.measure(epoch + 1, evaluate, split, on_epoch)
-        bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
-        if last.diverged:
-            break
+    with workers or nullcontext():
+        run.measure(0, evaluate, split, on_epoch)
+        for epoch in bar:
+            run.train(batches(split.train, batch, seed, epoch, drop_last=drop_last, device=run.backend.device))
+            last = run.measure(epoch + 1, evaluate, split, on_epoch)
+            bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
+            if last.diverged:
+                break
     return run.finished()
 
 
@@ -206,11 +216,18 @@ class _Run:
     """One training run in progress: its step, its clock and its history."""
 
     def __init__(
-        self, step: Any, params: Params, opt: Optimizer, history: History, record_norms: bool, micro_batch: int | None
+        self,
+        step: Any,
+        params: Params,
+        opt: Optimizer,
+        history: History,
+        record_norms: bool,
+        micro_batch: int | None,
+        workers: Workers | None,
     ) -> None:
         self.value_and_grad, self.params, self.opt = step, params, opt
         self.history, self.record_norms, self.micro_batch = history, record_norms, micro_batch
-        self.backend = backend_of(params.flat)
+        self.backend, self.workers = backend_of(params.flat), workers
         self.asynchronous = self.backend.device.startswith("cuda")
         self.seconds = 0.0
         self.rows: list[tuple[Array, ...]] = []
@@ -237,8 +254,11 @@ class _Run:
         """Take one training step; on the host the clock runs for this alone."""
         before = self.params.flat.copy() if self.record_norms else None
         start = time.process_time()
-        with self.backend.training_step(), np.errstate(over="ignore", invalid="ignore"):
-            value, grad = self.gradient(x, y)
+        gradient, context = self.gradient, self.backend.training_step()
+        if self.workers is not None:  # gradients meet on the host, which waits for them
+            gradient, context = self.workers.share(gradient), nullcontext()
+        with context, np.errstate(over="ignore", invalid="ignore"):
+            value, grad = gradient(self.params, x, y)
             self.opt.step(grad)
         if not self.asynchronous:
             self.seconds += time.process_time() - start
@@ -256,17 +276,17 @@ class _Run:
             self.kept.append(tuple(self.backend.to_host(column) for column in columns))
         self.rows.clear()
 
-    def gradient(self, x: Array, y: Array) -> tuple[Any, Params]:
-        """Return loss and gradient of a batch, in one pass or a micro-batch at a time."""
+    def gradient(self, params: Params, x: Array, y: Array) -> tuple[Any, Params]:
+        """Return loss and gradient of a batch, or a worker's part of it, in one pass or a micro-batch at a time."""
         n = len(x)
         size = self.micro_batch or n
         if size >= n:
-            value, grad = self.value_and_grad(self.params, x, y)
+            value, grad = self.value_and_grad(params, x, y)
             return value, grad
         total, values = Accumulator(), 0.0
         for start in range(0, n, size):
             part = slice(start, start + size)
-            value, grad = self.value_and_grad(self.params, x[part], y[part])
+            value, grad = self.value_and_grad(params, x[part], y[part])
             total.add(grad, weight=len(x[part]))
             values = values + value * (len(x[part]) / n)
         return values, total.mean()
@@ -278,6 +298,9 @@ class _Run:
             train, val, test = (score(evaluate, self.params, part) for part in (split.train, split.val, split.test))
             if math.isfinite(train.loss):
                 last = Epoch(epoch, train.loss, val.error, test.error, self.seconds)
+        if self.workers is not None:
+            self.workers.agree(self.params)
+            last = self.workers.same(last)
         self.history.epochs.append(last)
         if on_epoch is not None:
             on_epoch(last)

@@ -1,8 +1,8 @@
-"""The works that are timed: our step and a peer's, on the same numbers."""
+"""The works that are timed: our step and a peer's, on the same numbers and the same device."""
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,8 @@ import minibng as bng
 from minibng import nn, optim
 
 Step = Callable[[], object]
+Maker = Callable[..., Step]
+"""Makes a step, on the CPU or, with ``device``, elsewhere."""
 DEPTH, WIDTH, BATCH = 12, 100, 128
 WIDTHS = [784, *[WIDTH] * DEPTH, 10]
 ENTRIES, BLOCKS = 10_000_000, 60
@@ -20,23 +22,23 @@ def _batch() -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((BATCH, 784)).astype("float32"), rng.integers(0, 10, BATCH)
 
 
-def our_mlp() -> Step:
+def our_mlp(device: str = "cpu") -> Step:
     """784-[100]×12-10, batch 128, one Adam step."""
-    x, y = _batch()
+    x, y = (bng.asarray(a, device=device) for a in _batch())
     model = nn.models.mlp(784, [WIDTH] * DEPTH, 10)
-    params = model.init(0)
+    params = model.init(0, device=device)
     step = bng.value_and_grad(lambda p, x, y: nn.cross_entropy(model(p, x, train=True), y))
     opt = optim.Adam(params, lr=1e-3)
     return lambda: opt.step(step(params, x, y)[1])
 
 
-def torch_mlp() -> Step:
+def torch_mlp(device: str = "cpu") -> Step:
     """The same in PyTorch, eager."""
     import torch
 
-    x, y = map(torch.tensor, _batch())
+    x, y = (torch.tensor(a, device=device) for a in _batch())
     layers = [m for a, b in pairwise(WIDTHS[:-1]) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
-    net = torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, 10))
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, 10)).to(device)
     opt, loss = torch.optim.Adam(net.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss()
 
     def step() -> None:
@@ -97,24 +99,29 @@ def jax_mlp() -> Step:
     return step
 
 
-def _arrays() -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _arrays(entries: int = ENTRIES) -> tuple[list[np.ndarray], list[np.ndarray]]:
     rng = np.random.default_rng(0)
-    x, g = ([rng.standard_normal(ENTRIES // BLOCKS).astype("float32") for _ in range(BLOCKS)] for _ in range(2))
+    x, g = ([rng.standard_normal(entries // BLOCKS, dtype="float32") for _ in range(BLOCKS)] for _ in range(2))
     return x, g
 
 
-def our_step(name: str) -> Callable[[], Step]:
+def our_arrays(device: str, entries: int = ENTRIES) -> list[list[Any]]:
+    """Parameters and a gradient of 60 blocks, on the device."""
+    return [[bng.asarray(a, device=device) for a in arrays] for arrays in _arrays(entries)]
+
+
+def our_step(name: str, entries: int = ENTRIES) -> Maker:
     """One step of an optimizer on 10 M entries in 60 blocks."""
 
-    def make() -> Step:
-        x, g = _arrays()
+    def make(device: str = "cpu") -> Step:
+        x, g = our_arrays(device, entries)
         opt = optim.get(name)(x, lr=1e-3)
         return lambda: opt.step(g)
 
     return make
 
 
-def our_units(blocks: str) -> Callable[[], Step]:
+def our_units(blocks: str) -> Maker:
     """One AdamNG step on 60 matrices of 408 × 408, by matrices or by their columns."""
 
     def make() -> Step:
@@ -125,29 +132,33 @@ def our_units(blocks: str) -> Callable[[], Step]:
     return make
 
 
-def torch_adam_ng() -> Step:
+def torch_adam_ng(**settings: bool) -> Maker:
     """torch.optim.Adam after torch._foreach_norm and _div_, on the same arrays."""
-    import torch
 
-    x, g = _arrays()
-    params = [torch.nn.Parameter(torch.tensor(a)) for a in x]
-    for p, a in zip(params, g, strict=True):
-        p.grad = torch.tensor(a)
-    opt = torch.optim.Adam(params, lr=1e-3)
+    def make(device: str = "cpu") -> Step:
+        import torch
 
-    def step() -> None:
-        grads = [p.grad for p in params]
-        torch._foreach_div_(grads, torch._foreach_norm(grads))
-        opt.step()
+        x, g = ([torch.tensor(a, device=device) for a in arrays] for arrays in _arrays())
+        params = [torch.nn.Parameter(a) for a in x]
+        for p, a in zip(params, g, strict=True):
+            p.grad = a
+        opt = torch.optim.Adam(params, lr=1e-3, **settings)
 
-    return step
+        def step() -> None:
+            grads = [p.grad for p in params]
+            torch._foreach_div_(grads, torch._foreach_norm(grads))
+            opt.step()
+
+        return step
+
+    return make
 
 
 class Work(NamedTuple):
     """What is timed: how each side's step is made, whose the other side is, and the ratio aimed at."""
 
-    ours: Callable[[], Step]
-    theirs: Callable[[], Step]
+    ours: Maker
+    theirs: Maker
     peer: str
     target: float | None
 
@@ -156,12 +167,20 @@ WORKS = {
     "mlp12": Work(our_mlp, torch_mlp, "torch", 0.8),
     "mlp12 autograd": Work(our_mlp, autograd_mlp, "autograd", 0.5),
     "mlp12 jax": Work(our_mlp, jax_mlp, "jax", None),
-    "adam-ng 10M": Work(our_step("adam-ng"), torch_adam_ng, "torch", 1.0),
+    "adam-ng 10M": Work(our_step("adam-ng"), torch_adam_ng(), "torch", 1.0),
     "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
     "cost of NG, momentum": Work(our_step("momentum-ng"), our_step("momentum"), "", None),
     "cost of units": Work(our_units("unit"), our_units("tensor"), "", None),
 }
 """What can be timed, by name."""
+
+ON_DEVICE = {
+    "mlp12": Work(our_mlp, torch_mlp, "torch", 1.0),
+    "adam-ng 10M, foreach": Work(our_step("adam-ng"), torch_adam_ng(foreach=True), "torch", 1.0),
+    "adam-ng 10M, fused": Work(our_step("adam-ng"), torch_adam_ng(fused=True), "torch", 1.0),
+    "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
+}
+"""What is timed on a device."""
 
 MEMORY = {"mlp12": 1.2}
 """Works whose peak memory is measured too, and the ratio aimed at."""

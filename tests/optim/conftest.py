@@ -1,25 +1,56 @@
 """The oracle of this directory: the method as the theory writes it, block by block, in float64, with no tricks.
 
-Nothing here imports the code under test. A test that asks for `rule` runs once for each of the nine rules, one
-that asks for `form` once for each of the four forms, one that asks for `dtype` in float32 and in float64.
+Nothing here imports the code under test, but for the way down from a device. A test that asks for `rule` runs once for
+each of the nine rules, one that asks for `form` once for each of the four forms, one that asks for `dtype` in float32
+and in float64. Numbers of the `kit` are on the device of the test; the oracle is on the host.
 """
 
+import contextlib
 import functools
 import math
+import zlib
+from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from minibng.backend import is_array, to_host
+
 RULES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AMSGrad", "NAdam")
 FORMS = ("", "Clip", "NG", "NGAdaptive")
 DTYPES = ("float32", "float64")
+HERE = Path(__file__).parent
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, values in {"rule": RULES, "form": FORMS, "dtype": DTYPES}.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, ids=[v or "raw" for v in values])
+
+
+ROWS = 8
+"""So many rows of each test's table are tried on each device but the CPU, unless its module has another number."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draw the rows of each test that are tried on a device, by checksums of their names: the same ones in each run.
+
+    test_devices.py has every rule in every form there.
+    """
+
+    def table(item):
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        return item.nodeid.partition("[")[0], str(params.get("device", "cpu"))
+
+    here = [item for item in items if item.path.parent == HERE and table(item)[1] != "cpu"]
+    left_out = set()
+    for _, group in groupby(sorted(here, key=table), table):
+        rows = sorted(group, key=lambda item: zlib.crc32(item.name.encode()))
+        left_out.update(rows[getattr(rows[0].module, "ROWS", ROWS) :])
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 # --- the method, block by block --------------------------------------------------------------------------
@@ -186,7 +217,7 @@ class NaiveLoop:
         """How far each entry has come, step by step; what rounding errors are measured by."""
 
     def flat(self, arrays):
-        return np.concatenate([np.array(a, np.float64).ravel() for a in arrays])
+        return np.concatenate([np.array(to_host(a), np.float64).ravel() for a in arrays])
 
     @property
     def arrays(self):
@@ -240,7 +271,7 @@ PARTITIONS = {
 
 
 def numbers(seed, dtype="float64", shapes=ALL):
-    """Random arrays of the shapes above."""
+    """Random arrays of the shapes above, on the host."""
     rng = np.random.default_rng(seed)
     return [np.array(rng.standard_normal(s), dtype) for s in shapes]
 
@@ -269,7 +300,7 @@ def _gradients(steps, dtype, seed, shapes):
 def assert_close(got, want, rtol):
     """Every array agrees to rtol of its own largest entry."""
     assert len(got) == len(want)
-    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+    for i, (a, b) in enumerate(zip(map(to_host, got), map(to_host, want), strict=True)):
         assert a.shape == b.shape
         error, size = np.abs(a - b).max(initial=0), np.abs(b).max(initial=0)
         assert error <= rtol * size, f"array {i}: off by {error:.3g} where the largest entry is {size:.3g}"
@@ -288,24 +319,31 @@ def assert_follows(got, naive, dtype, rounding=8):
     cuts = np.cumsum([math.prod(s) for s in naive.shapes])[:-1]
     for i, (a, b, path) in enumerate(zip(got, naive.arrays, np.split(naive.path, cuts), strict=True)):
         assert a.shape == b.shape and a.dtype == np.dtype(dtype)
-        error, size = np.abs(np.asarray(a, np.float64) - b).max(initial=0), path.max(initial=0)
+        error, size = np.abs(to_host(a).astype(float) - b).max(initial=0), path.max(initial=0)
         assert error <= relative * size, f"array {i}: off by {error:.3g} on a path of {size:.3g}"
 
 
 def same_bits(a, b):
-    """Whether two nests of lists, dicts, arrays and numbers agree bit for bit, dtypes and shapes included."""
+    """Whether two nests of lists, dicts, arrays and numbers agree bit for bit, dtypes and shapes included.
+
+    Where the arrays are does not matter.
+    """
     if isinstance(a, dict):
         return isinstance(b, dict) and list(a) == list(b) and all(same_bits(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same_bits, a, b))
-    if isinstance(a, np.ndarray):
-        return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    if is_array(a) and is_array(b):
+        return (a.dtype, a.shape, to_host(a).tobytes()) == (b.dtype, b.shape, to_host(b).tobytes())
     return type(a) is type(b) and a == b
 
 
-@pytest.fixture(scope="session")
-def kit():
-    """The oracle and its numbers: test modules cannot import one another."""
+def kit_of(up, no_sync):
+    """The kit of tests whose arrays are where ``up`` brings them, and whose steps wait for nothing."""
+
+    def step(opt, g):
+        with no_sync():
+            opt.step(g)
+
     return SimpleNamespace(
         NaiveLoop=NaiveLoop,
         TEXTBOOK=TEXTBOOK,
@@ -313,9 +351,22 @@ def kit():
         norm=norm,
         SHAPES=SHAPES,
         PARTITIONS=PARTITIONS,
-        numbers=numbers,
-        gradients=gradients,
+        step=step,
+        numbers=lambda *args, **settings: [up(a) for a in numbers(*args, **settings)],
+        gradients=lambda *args, **settings: [[up(a) for a in g] for g in gradients(*args, **settings)],
         assert_close=assert_close,
         assert_follows=assert_follows,
         same_bits=same_bits,
     )
+
+
+@pytest.fixture
+def kit(device):
+    """The oracle, and numbers on the device of the test: test modules cannot import one another."""
+    return kit_of(device.array, device.no_sync)
+
+
+@pytest.fixture(scope="session")
+def host_kit():
+    """The same with numbers of the host."""
+    return kit_of(lambda a: a, contextlib.nullcontext)

@@ -24,9 +24,9 @@ def loss(p, x, y):
     return bng.ops.mean((bng.ops.tanh(x @ p["0.W"] + p["0.b"]) @ p["1.W"] - y) ** 2)
 
 
-def data(dtype="float64"):
+def data(device, dtype="float64"):
     rng = np.random.default_rng(0)
-    return rng.standard_normal((60, 4)).astype(dtype), rng.standard_normal((60, 2)).astype(dtype)
+    return device.arrays([rng.standard_normal((60, n)).astype(dtype) for n in (4, 2)])
 
 
 CUTS = [[0, 60], [0, 20, 40, 60], [0, 1, 60], [0, 7, 8, 30, 59, 60]]
@@ -34,8 +34,8 @@ RTOL = {"float32": 2e-5, "float64": 1e-13}
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
-def test_weighted_micro_batches_make_the_gradient_of_the_batch(kit, cuts, dtype):
-    x, y = data(dtype)
+def test_weighted_micro_batches_make_the_gradient_of_the_batch(kit, device, cuts, dtype):
+    x, y = data(device, dtype)
     p, gradient, acc = params(kit, dtype), bng.grad(loss), optim.Accumulator()
     whole = gradient(p, x, y)
     for a, b in itertools.pairwise(cuts):
@@ -46,8 +46,8 @@ def test_weighted_micro_batches_make_the_gradient_of_the_batch(kit, cuts, dtype)
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
-def test_and_therefore_its_steps(kit, form, cuts):
-    x, y = data()
+def test_and_therefore_its_steps(kit, device, form, cuts):
+    x, y = data(device)
     one, two = params(kit), params(kit)
     a, b = (getattr(optim, "Momentum" + form)(p, lr=0.1) for p in (one, two))
     gradient, acc = bng.grad(loss), optim.Accumulator()
@@ -59,9 +59,9 @@ def test_and_therefore_its_steps(kit, form, cuts):
         kit.assert_close([two.flat], [one.flat], 1e-12)
 
 
-def test_normalizing_each_micro_batch_is_another_method(kit):
+def test_normalizing_each_micro_batch_is_another_method(kit, device):
     """Theory, what fails: normalization comes after the average, never before."""
-    x, y = data()
+    x, y = data(device)
     p, gradient = params(kit), bng.grad(loss)
     acc, wrong = optim.Accumulator(), optim.Accumulator()
     for i in range(0, 60, 20):
@@ -72,23 +72,23 @@ def test_normalizing_each_micro_batch_is_another_method(kit):
     assert np.abs(wrong.mean()[0] - right).max() > 1e-2
 
 
-def test_the_mean_is_weighted(kit):
+def test_the_mean_is_weighted(device):
     acc = optim.Accumulator()
-    acc.add([np.array([1.0, 2.0]), np.array(3.0)], weight=3)
-    acc.add([np.array([5.0, -2.0]), np.array(-1.0)])  # a weight of one
+    acc.add([device.array([1.0, 2.0]), device.array(3.0)], weight=3)
+    acc.add([device.array([5.0, -2.0]), device.array(-1.0)])  # a weight of one
     first, second = acc.mean()
-    assert first.tolist() == [2.0, 1.0] and second == 2.0
+    assert first.tolist() == [2.0, 1.0] and second.tolist() == 2.0
 
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 2**32 - 1)), min_size=1, max_size=8))
-def test_the_mean_is_that_of_its_formula(parts):
+def test_the_mean_is_that_of_its_formula(device, parts):
     acc, grads = optim.Accumulator(), []
     for n, seed in parts:
         g = np.random.default_rng(seed).standard_normal((3, 2))
-        acc.add([g], weight=n)
+        acc.add([device.array(g)], weight=n)
         grads.append(n * g)
     want, largest = sum(grads) / sum(n for n, _ in parts), max(np.abs(g).max() for g in grads)
-    assert np.abs(acc.mean()[0] - want).max() <= 20 * 2.0**-53 * largest
+    assert np.abs(device.host(acc.mean()[0]) - want).max() <= 20 * 2.0**-53 * largest
 
 
 def test_equal_weights_are_a_mean_whatever_they_are(kit):
@@ -133,19 +133,19 @@ def test_one_buffer_may_carry_every_gradient_and_is_not_written_to(kit, dtype):
     for into in buffer:
         into[...] = 99
     mean = acc.mean()
-    want = [(a.astype(float) + 2 * b) / 3 for a, b in zip(kit.numbers(1, dtype), kit.numbers(2, dtype), strict=True)]
-    kit.assert_close([np.asarray(m, float) for m in mean], want, 8 * np.finfo(dtype).eps)
+    want = [(a + 2 * b) / 3 for a, b in zip(kit.numbers(1, dtype), kit.numbers(2, dtype), strict=True)]
+    kit.assert_close(mean, want, 8 * np.finfo(dtype).eps)
 
 
 def test_a_mean_is_kept_when_the_next_one_is_made(kit):
     acc = optim.Accumulator()
     acc.add(kit.numbers(1))
     first = acc.mean()
-    copies = [np.array(a) for a in first]
+    copies = [a.copy() for a in first]
     acc.add(kit.numbers(2))
     second = acc.mean()
     assert kit.same_bits(list(first), copies)
-    assert not any(np.shares_memory(a, b) for a, b in zip(first, second, strict=True) if a.size)
+    assert not any(np.may_share_memory(a, b) for a, b in zip(first, second, strict=True) if a.size)
 
 
 def test_params_and_arrays_make_the_same_mean(kit, dtype):
@@ -175,11 +175,12 @@ def test_a_gradient_that_is_not_finite_reaches_the_optimizer(kit):
     """It is the optimizer that decides what is done about it."""
     p, bad = params(kit), params(kit, seed=1)
     bad["1.W"][0, 0] = np.nan
-    acc = optim.Accumulator()
+    acc, opt = optim.Accumulator(), optim.AdamNG(p, lr=0.1)
     acc.add(params(kit, seed=2), weight=3)
     acc.add(bad, weight=2)
     with pytest.raises(optim.NonFiniteError, match="'1'"):
-        optim.AdamNG(p, lr=0.1).step(acc.mean())
+        opt.step(acc.mean())
+        opt.check()
 
 
 @pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf, "3", None], ids=repr)
@@ -189,7 +190,7 @@ def test_a_weight_that_is_no_number_of_examples_is_refused(weight):
         acc.add([np.ones(2)], weight=weight)
 
 
-def test_gradients_that_do_not_belong_together_are_refused_and_what_was_added_stays(kit):
+def test_gradients_that_do_not_belong_together_are_refused_and_what_was_added_stays(host_kit):
     others = {
         "another shape": [np.ones((2, 3)), np.ones(5)],
         "a shape that broadcasts": [np.ones((1, 3)), np.ones(4)],
@@ -204,7 +205,7 @@ def test_gradients_that_do_not_belong_together_are_refused_and_what_was_added_st
         with pytest.raises(ANY):
             acc.add(wrong)
             pytest.fail(case)
-        assert kit.same_bits(list(acc.mean()), [np.ones((2, 3)), np.ones(4)])
+        assert host_kit.same_bits(list(acc.mean()), [np.ones((2, 3)), np.ones(4)])
 
 
 def test_params_of_another_layout_are_refused(kit):

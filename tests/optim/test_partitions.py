@@ -1,5 +1,6 @@
 """Partitions: each entry in one block, views that write through, and every way of naming the same blocks."""
 
+import math
 import pickle
 import re
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibng import optim
+from minibng.backend import to_host
 from minibng.params import Layout, Params
 
 LR = 0.05
@@ -26,9 +28,9 @@ def gradients(kit, steps, dtype="float64", shapes=SHAPES):
     return [Params.of(dict(zip(shapes, g, strict=True))) for g in every]
 
 
-def numbered(layout):
-    """Params whose entries are their own positions."""
-    return Params(layout, np.arange(layout.size, dtype="float64"))
+def numbered(layout, up=np.asarray):
+    """Params whose entries are their own positions; ``up`` brings them to a device."""
+    return Params(layout, up(np.arange(layout.size, dtype="float64")))
 
 
 def members(p):
@@ -55,13 +57,13 @@ partitions = st.sampled_from(
 
 
 @given(layouts, partitions)
-def test_every_entry_lies_in_exactly_one_block(shapes, blocks):
-    p = numbered(Layout(shapes, blocks))
+def test_every_entry_lies_in_exactly_one_block(device, shapes, blocks):
+    p = numbered(Layout(shapes, blocks), device.array)
     found = list(p.blocks())
     assert len({name for name, _ in found}) == len(found)
-    assert sorted(v for _, views in found for view in views for v in view.ravel()) == list(range(p.layout.size))
+    assert sorted(v for _, views in found for view in views for v in view.tolist()) == list(range(p.layout.size))
     for _, views in found:
-        assert all(v.ndim == 1 and (v.size == 0 or np.shares_memory(v, p.flat)) for v in views)
+        assert all(v.ndim == 1 and (v.size == 0 or np.may_share_memory(v, p.flat)) for v in views)
 
 
 @given(layouts, st.sampled_from([*NAMED, "unit", "unit"]))
@@ -81,8 +83,8 @@ def test_blocks_hold_what_their_names_say(shapes, blocks):
 
 
 @given(layouts, partitions)
-def test_writing_into_the_views_writes_into_the_vector(shapes, blocks):
-    p = numbered(Layout(shapes, blocks))
+def test_writing_into_the_views_writes_into_the_vector(device, shapes, blocks):
+    p = numbered(Layout(shapes, blocks), device.array)
     for i, (_, views) in enumerate(p.blocks()):
         for v in views:
             v[...] = -1 - i
@@ -92,17 +94,18 @@ def test_writing_into_the_views_writes_into_the_vector(shapes, blocks):
 
 
 @given(st.lists(shapes, min_size=1, max_size=5), st.sampled_from([None, "tensor", "unit", "coordinate", "global"]))
-def test_plain_arrays_are_cut_by_the_definition_too(shapes, blocks):
+def test_plain_arrays_are_cut_by_the_definition_too(device, shapes, blocks):
     """Seen from outside: of N(g), the largest size in each block is 1 in the norm of the maximum."""
     rng = np.random.default_rng(0)
     g = [np.array(rng.uniform(1, 2, s)) for s in shapes]
-    x = [np.zeros(s) for s in shapes]
+    x = [device.array(np.zeros(s)) for s in shapes]
     opt = optim.SGDNG(x, lr=1.0, norm="inf", blocks=blocks)
-    opt.step(g)
+    with device.no_sync():
+        opt.step(device.arrays(g))
     assert len(opt.block_names) == len(set(opt.block_names))
-    for a, u in zip(g, x, strict=True):
+    for a, u in zip(g, device.host(x), strict=True):
         if blocks == "unit" and a.ndim:
-            largest = a.reshape(-1, a.shape[-1]).max(axis=0, initial=0)
+            largest = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).max(axis=0, initial=0)
         elif blocks == "coordinate":
             largest = a
         elif blocks == "global":
@@ -116,16 +119,16 @@ def test_plain_arrays_are_cut_by_the_definition_too(shapes, blocks):
 # --- views ---------------------------------------------------------------------------------------------------
 
 
-def test_contiguous_blocks_are_one_view():
-    p = numbered(Layout({"0.W": (2, 3), "0.b": (3,), "1.W": (3, 2), "1.b": (2,)}))
+def test_contiguous_blocks_are_one_view(device):
+    p = numbered(Layout({"0.W": (2, 3), "0.b": (3,), "1.W": (3, 2), "1.b": (2,)}), device.array)
     assert [(name, [v.tolist() for v in views]) for name, views in p.blocks()] == [
         ("0", [list(map(float, range(9)))]),
         ("1", [list(map(float, range(9, 17)))]),
     ]
 
 
-def test_units_are_strided_views_of_weights_and_bias():
-    p = numbered(Layout({"0.W": (2, 3), "0.b": (3,)}, "unit"))
+def test_units_are_strided_views_of_weights_and_bias(device):
+    p = numbered(Layout({"0.W": (2, 3), "0.b": (3,)}, "unit"), device.array)
     assert [[v.tolist() for v in views] for _, views in p.blocks()] == [
         [[0, 3], [6]],
         [[1, 4], [7]],
@@ -134,7 +137,7 @@ def test_units_are_strided_views_of_weights_and_bias():
     for (_, views), j in zip(p.blocks(), range(3), strict=True):
         views[0] *= 10
         views[1] += 0.5
-        assert p["0.W"][:, j].tolist() == [10.0 * j, 10.0 * (j + 3)] and p["0.b"][j] == 6.5 + j
+        assert p["0.W"][:, j].tolist() == [10.0 * j, 10.0 * (j + 3)] and p["0.b"][j].tolist() == 6.5 + j
 
 
 def test_a_unit_of_a_convolution_is_a_filter_with_its_bias():
@@ -150,8 +153,10 @@ def test_the_optimizer_names_its_blocks_as_the_parameters_do(kit):
         opt = optim.SGDNG(p, lr=LR)
         opt.step(params(kit, seed=1))
         assert list(opt.block_names) == [name for name, _ in p.blocks()]
-        got = np.asarray(opt.norms.values(), float)
-        want = [np.linalg.norm(np.concatenate(views)) for _, views in params(kit, seed=1, blocks=blocks).blocks()]
+        got = to_host(opt.norms.values())
+        want = [
+            float(np.linalg.norm(np.concatenate(views))) for _, views in params(kit, seed=1, blocks=blocks).blocks()
+        ]
         np.testing.assert_allclose(got, want, rtol=1e-14)
 
 
@@ -172,7 +177,7 @@ def test_each_block_has_length_one(kit, blocks):
     u = direction(kit, params(kit, blocks=blocks), params(kit, seed=1))
     count = 0
     for _, views in u.blocks():
-        assert abs(np.linalg.norm(np.concatenate(views)) - 1) <= 1e-14
+        assert abs(np.linalg.norm(to_host(np.concatenate(views))) - 1) <= 1e-14
         count += 1
     assert count == {"layer": 3, "tensor": 6, "unit": 9, "coordinate": 86, "global": 1}[blocks]
 
@@ -180,7 +185,7 @@ def test_each_block_has_length_one(kit, blocks):
 def test_each_neuron_and_filter_has_length_one_with_its_bias(kit):
     u = direction(kit, params(kit), params(kit, seed=1), blocks="unit")
     for layer, width in {"0": 3, "1.c": 5, "2": 1}.items():
-        W, b = u[layer + ".W"].reshape(-1, width), u[layer + ".b"]
+        W, b = to_host(u[layer + ".W"]).reshape(-1, width), to_host(u[layer + ".b"])
         np.testing.assert_allclose(np.sqrt((W**2).sum(axis=0) + b**2), np.ones(width), rtol=1e-14)
 
 
@@ -200,9 +205,8 @@ def test_coordinates_are_signs_bit_for_bit(kit, dtype):
     g["1.c.b"][0] = np.finfo(dtype).smallest_subnormal
     g["1.c.b"][1] = -np.finfo(dtype).max
     for norm in (2, "rms", 1, "inf"):
-        assert np.array_equal(
-            direction(kit, params(kit, dtype), g, blocks="coordinate", norm=norm).flat, np.sign(g.flat)
-        )
+        u = direction(kit, params(kit, dtype), g, blocks="coordinate", norm=norm)
+        assert np.array_equal(to_host(u.flat), np.sign(to_host(g.flat)))
 
 
 @pytest.mark.parametrize("name", ["MomentumNG", "AdamNG"])
@@ -262,7 +266,8 @@ def test_units_of_large_layers_follow_the_naive_loop(kit, shape, normalize, name
 def test_very_many_units_have_length_one_each(kit, dtype):
     shapes = {"0.W": (2, 70_000), "0.b": (70_000,)}
     u = direction(kit, params(kit, dtype, shapes=shapes), params(kit, dtype, seed=1, shapes=shapes), blocks="unit")
-    lengths = np.sqrt((u["0.W"].astype(float) ** 2).sum(axis=0) + u["0.b"].astype(float) ** 2)
+    W, b = (to_host(u[name]).astype(float) for name in shapes)
+    lengths = np.sqrt((W**2).sum(axis=0) + b**2)
     assert np.abs(lengths - 1).max() <= (4 + 3**0.5) * np.finfo(dtype).eps / 2
 
 
@@ -337,7 +342,7 @@ def test_copies_and_gradients_keep_the_partition(kit):
         assert [n for n, _ in p.copy().blocks()] == [n for n, _ in p.blocks()]
         q = params(kit)
         q.load_state_dict(p.state_dict())
-        assert np.array_equal(q.flat, p.flat)
+        assert kit.same_bits(q.flat, p.flat)
 
 
 def test_layouts_with_the_same_blocks_are_equal():

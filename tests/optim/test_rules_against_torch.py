@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minibng import optim
+from minibng.backend import to_host
 from minibng.params import Params
 
 pytestmark = pytest.mark.peer
@@ -62,17 +63,17 @@ class Pair:
     def __init__(self, torch, kit, dtype="float64"):
         self.torch, self.kit, self.dtype = torch, kit, dtype
         self.arrays = kit.numbers(3, dtype, shapes=SHAPES)
-        self.tensors = [torch.tensor(a.copy(), requires_grad=True) for a in self.arrays]
+        self.tensors = [torch.tensor(to_host(a).copy(), requires_grad=True) for a in self.arrays]
         self.start = [a.copy() for a in self.arrays]
 
     def run(self, ours, theirs, steps, between=lambda t: None):
-        far = [np.abs(a).astype(float) for a in self.arrays]
+        far = [np.abs(to_host(a)).astype(float) for a in self.arrays]
         for t, grads in enumerate(self.kit.gradients(steps, self.dtype, seed=4, shapes=SHAPES)):
             before = [a.copy() for a in self.arrays]
-            ours.step(grads)
-            far = [f + np.abs(a - b) for f, a, b in zip(far, self.arrays, before, strict=True)]
+            self.kit.step(ours, grads)
+            far = [f + np.abs(to_host(a - b)) for f, a, b in zip(far, self.arrays, before, strict=True)]
             for tensor, g in zip(self.tensors, grads, strict=True):
-                tensor.grad = self.torch.tensor(g)
+                tensor.grad = self.torch.tensor(to_host(g))
             between(t)
             theirs.step()
             if t % 10 in (0, 9) or steps < 50:
@@ -87,7 +88,7 @@ class Pair:
         """
         if self.dtype == "float64":
             self.kit.assert_close(self.arrays, [t.detach().numpy() for t in self.tensors], 1e-10)
-        for a, t, f in zip(self.arrays, self.tensors, far, strict=True):
+        for a, t, f in zip(map(to_host, self.arrays), self.tensors, far, strict=True):
             theirs = t.detach().numpy()
             assert a.dtype == theirs.dtype == self.dtype
             assert np.abs(a - theirs).max() <= RTOL[self.dtype] * f.max()
@@ -123,9 +124,9 @@ def test_defaults_are_those_of_torch(torch, rule):
     assert ours == {k: theirs[k] for k in ours}
 
 
-def test_centered_rmsprop_makes_no_nan_of_a_constant_gradient(dtype):
+def test_centered_rmsprop_makes_no_nan_of_a_constant_gradient(device, dtype):
     """v − a² falls to nothing and rounds below 0, at step 3,225 here; torch takes the root of that, which is NaN."""
-    x, g = np.zeros(4, dtype), np.array([1.0, 0.1, 0.3, 0.7], dtype)
+    x, g = device.arrays([np.zeros(4, dtype), np.array([1.0, 0.1, 0.3, 0.7], dtype)])
     opt = optim.RMSProp([x], lr=0.01, centered=True)
     for _ in range(4000):
         opt.step([g])
@@ -185,7 +186,7 @@ def test_clipping_all_blocks_together_is_the_clipping_of_torch(torch, kit, norm)
     for every in grads:
         ours.step(every)
         for tensor, g in zip(pair.tensors, every, strict=True):
-            tensor.grad = torch.tensor(g)
+            tensor.grad = torch.tensor(to_host(g))
         clipped += float(torch.nn.utils.clip_grad_norm_(pair.tensors, longest, norm_type=norm)) > longest
         theirs.step()
         kit.assert_close(pair.arrays, [t.detach().numpy() for t in pair.tensors], 1e-12)

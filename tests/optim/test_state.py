@@ -158,22 +158,22 @@ def test_a_state_does_not_load_into_another_dtype(kit, name):
 
 
 @REMEMBERING
-def test_a_state_does_not_load_into_another_shape(kit, name):
+def test_a_state_does_not_load_into_another_shape(kit, device, name):
     made = []
     for n in (3, 5):
-        p = Params.of({"0.W": np.ones((2, n)), "1.W": np.ones(2)})
+        p = Params.of(device.arrays({"0.W": np.ones((2, n)), "1.W": np.ones(2)}))
         opt = getattr(optim, name)(p, lr=LR)
-        opt.step(Params.of({"0.W": np.ones((2, n)), "1.W": np.ones(2)}))
+        opt.step(p)
         made.append((opt, p))
     refused(kit, *made[0], made[1][0].state_dict(), "0.W", "2, 3", "2, 5")
 
 
-def test_a_state_does_not_load_into_other_names(kit, rule):
+def test_a_state_does_not_load_into_other_names(kit, device, rule):
     made = []
     for name in ("0.W", "0.V"):
-        p = Params.of({name: np.ones(3)})
+        p = Params.of({name: device.array(np.ones(3))})
         opt = getattr(optim, rule)(p, lr=LR)
-        opt.step(Params.of({name: np.ones(3)}))
+        opt.step(Params.of({name: device.array(np.ones(3))}))
         made.append((opt, p))
     refused(kit, *made[0], made[1][0].state_dict(), "0.V")
 
@@ -198,7 +198,7 @@ def test_an_incomplete_state_changes_nothing(kit, lost):
     assert kit.same_bits(opt.state_dict(), before) and kit.same_bits(p.flat, x)
 
 
-# --- gradients that are not finite -------------------------------------------------------------------------
+# --- gradients that are not finite: told at once on the host, by `check` on a device ---------------------------
 
 
 @BAD
@@ -211,9 +211,10 @@ def test_a_gradient_that_is_not_finite_is_refused_by_block_and_step_and_nothing_
     for g in every[:3]:
         opt.step(g)
     x, state = p.flat.copy(), opt.state_dict()
-    every[3][where].flat[-1] = bad
+    every[3][where].reshape(-1)[-1] = bad
     with pytest.raises(optim.NonFiniteError) as caught:
         opt.step(every[3])
+        opt.check()
     assert f"'{block}'" in str(caught.value) and "step 3" in str(caught.value)
     assert kit.same_bits(p.flat, x) and kit.same_bits(opt.state_dict(), state) and opt.steps == 3
     opt.step(every[0])
@@ -221,13 +222,13 @@ def test_a_gradient_that_is_not_finite_is_refused_by_block_and_step_and_nothing_
 
 
 @pytest.mark.parametrize("size", [1, 16385, 300_001])
-def test_the_last_entry_of_any_array_is_looked_at(form, dtype, size):
-    arrays = [np.ones(3, dtype), np.ones(size, dtype)]
+def test_the_last_entry_of_any_array_is_looked_at(device, form, dtype, size):
+    arrays, gradient = (device.arrays([np.ones(3, dtype), np.ones(size, dtype)]) for _ in range(2))
     opt = getattr(optim, "Adam" + form)(arrays, lr=LR)
-    gradient = [np.ones(3, dtype), np.ones(size, dtype)]
     gradient[1][-1] = np.nan
     with pytest.raises(optim.NonFiniteError, match="array 1"):
         opt.step(gradient)
+        opt.check()
     assert all(np.all(a == 1) for a in arrays) and opt.steps == 0
 
 
@@ -235,22 +236,25 @@ def test_the_last_entry_of_any_array_is_looked_at(form, dtype, size):
 @pytest.mark.parametrize("blocks", [[[0, 1, 2]], [[1, 0, 2]], [[2, 1, 0]]], ids=str)
 @pytest.mark.parametrize("other", [0.0, 1e-200, 1.0, 1e200])
 @pytest.mark.parametrize("name", ["SGD", "AdamNG"])
-def test_a_number_that_is_not_finite_is_found_beside_any_others(name, bad, blocks, other):
+def test_a_number_that_is_not_finite_is_found_beside_any_others(device, name, bad, blocks, other):
     """Beside zeros in another array of its block most of all: max(0.0, nan) is 0.0 in Python."""
-    arrays = [np.ones(4), np.ones(3), np.ones(2)]
+    arrays = device.arrays([np.ones(4), np.ones(3), np.ones(2)])
     opt = getattr(optim, name)(arrays, lr=LR, blocks=blocks)
     gradient = [np.full_like(a, other) for a in arrays]
     gradient[1][1] = bad
     with pytest.raises(optim.NonFiniteError, match="array 1"):
         opt.step(gradient)
+        opt.check()
     assert all(np.all(a == 1) for a in arrays)
 
 
-def test_finite_gradients_whose_squares_overflow_are_not_refused_by_the_normalized_forms(dtype):
-    x, big = np.zeros(3, dtype), np.full(3, np.finfo(dtype).max)
+def test_finite_gradients_whose_squares_overflow_are_not_refused_by_the_normalized_forms(device, dtype):
+    x, big = device.arrays([np.zeros(3, dtype), np.full(3, np.finfo(dtype).max)])
     optim.SGDNG([x], lr=1.0).step([big])
-    np.testing.assert_allclose(x, -np.sqrt(1 / 3), rtol=1e-6)
-    optim.SGD([x], lr=0.0).step([big])
+    np.testing.assert_allclose(device.host(x), -np.sqrt(1 / 3), rtol=1e-6)
+    opt = optim.SGD([x], lr=0.0)
+    opt.step([big])
+    opt.check()
 
 
 @BAD
@@ -264,6 +268,7 @@ def test_skip_leaves_out_the_whole_step_and_counts_it(kit, rule, bad):
     every[2]["1.W"][0, 0] = bad
     for n in (1, 2):
         opt.step(every[2])
+        opt.check()
         assert (opt.skipped, opt.steps) == (n, 2)
     assert kit.same_bits(p.flat, x) and kit.same_bits(opt.state_dict()["state"], state)
 
@@ -278,6 +283,7 @@ def test_after_a_skip_the_trajectory_is_that_without_the_step(kit, rule, form):
             bad = g.copy()
             bad["0.b"][1] = np.nan
             one.step(bad)
+            one.check()
         one.step(g)
         two.step(g)
         assert kit.same_bits(with_bad.flat, without.flat)
@@ -295,9 +301,8 @@ def test_the_count_of_skipped_steps_is_saved(kit):
     assert (other.skipped, other.steps) == (1, 0)
 
 
-def test_a_state_saved_in_fortran_order_is_taken_over_and_goes_on():
-    x, y = [np.ones((3, 2))], [np.ones((3, 2))]
-    g = [np.arange(6.0).reshape(3, 2)]
+def test_a_state_saved_in_fortran_order_is_taken_over_and_goes_on(device):
+    x, y, g = ([device.array(a)] for a in (np.ones((3, 2)), np.ones((3, 2)), np.arange(6.0).reshape(3, 2)))
     a, b = optim.Momentum(x, lr=LR), optim.Momentum(y, lr=LR)
     a.step(g)
     b.step(g)
@@ -307,4 +312,4 @@ def test_a_state_saved_in_fortran_order_is_taken_over_and_goes_on():
     for _ in range(2):
         a.step(g)
         b.step(g)
-    assert np.array_equal(x[0], y[0])
+    assert np.array_equal(*device.host(x + y))

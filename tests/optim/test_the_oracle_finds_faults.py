@@ -10,6 +10,11 @@ from minibng.optim.normalize import Adaptive, Clip, Unit
 LR = 0.02
 
 
+@pytest.fixture
+def kit(host_kit):
+    return host_kit
+
+
 def disagreement(kit, name, form, steps=10):
     """The comparison that the other tests make; its message, or None where package and loop agree."""
     shapes = [(4, 3), (3, 2), (3,)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import minibng as bng
-from minibng import nn, optim
-from minibng.train.parallel import Workers
+from minibng import data, nn, optim, train
+from minibng.train import Workers
 
 SAMPLES, FEATURES, CLASSES = 29, 6, 3
 STEPS = 25
@@ -109,10 +109,40 @@ def trajectories(workers=None):
     return found
 
 
+def noise():
+    """The samples as a split; they are also what is measured."""
+    part = data.Dataset(*dataset("float64"))
+    return data.Split(part, part, part, name="noise", classes=CLASSES, source="drawn by the test")
+
+
+def fitted(workers=None, folder=None):
+    """The results of `fit`, with micro-batches of which the last worker's part of a batch is not a multiple."""
+    split, params, told = noise(), starting("float64"), []
+    opt = METHODS["adam-ng"](params)
+    settings = {"epochs": 3, "batch": 7, "micro_batch": 2, "record_norms": True}
+    history = train.fit(
+        model, params, opt, nn.cross_entropy, split, **settings, on_epoch=told.append, show=True, workers=workers
+    )
+    losses = [epoch.train_loss for epoch in history.epochs]
+    found = {"fit: parameters": params.flat, "fit: losses": losses, "fit: steps": history.step_losses}
+    return found | {"fit: norms": history.gradient_norms, "told": len(told)}
+
+
 def run(workers, folder):
     """Write this worker's trajectories."""
     workers.agree(starting("float64"))
-    np.savez(folder / f"{workers.rank}.npz", **trajectories(workers))
+    np.savez(folder / f"{workers.rank}.npz", **trajectories(workers), **fitted(workers))
+
+
+def diverge(workers, folder):
+    """Let a run end by what is not finite on one worker only: the same result on all, no error."""
+
+    def broken(params, x, y):
+        return loss(params, x, y) * (np.inf if workers.rank == 1 else 1.0)
+
+    split, params = noise(), starting("float64")
+    history = train.fit(model, params, METHODS["adam-ng"](params), broken, split, epochs=2, batch=7, workers=workers)
+    np.savez(folder / f"{workers.rank}.npz", told=history.error, diverged=history.diverged, flat=params.flat)
 
 
 def other_seeds(workers, folder):
@@ -158,7 +188,7 @@ def fail_outside(workers, folder):
 
 
 def main():
-    parts = {f.__name__: f for f in (run, other_seeds, other_batches, fail_in_the_step, fail_outside)}
+    parts = {f.__name__: f for f in (run, diverge, other_seeds, other_batches, fail_in_the_step, fail_outside)}
     with Workers() as workers:
         parts[sys.argv[1]](workers, Path(sys.argv[2]))
 

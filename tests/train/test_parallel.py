@@ -17,7 +17,7 @@ import pytest
 import minibng as bng
 from minibng import optim
 from minibng.extras import MissingExtraError
-from minibng.train.parallel import Workers
+from minibng.train import Workers
 
 PROGRAM = Path(__file__).with_name("parallel_program.py")
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "parallel.md"
@@ -82,7 +82,7 @@ def test_float32_stays_float32_and_agrees_to_its_rounding(together, alone):
 
 def test_all_workers_have_the_same_bits(together):
     for name, first in together[0].items():
-        assert all(other[name].tobytes() == first.tobytes() for other in together), name
+        assert name == "told" or all(other[name].tobytes() == first.tobytes() for other in together), name
 
 
 def test_the_comparison_finds_what_is_normalized_before_it_is_averaged(together, alone):
@@ -93,6 +93,20 @@ def test_the_comparison_finds_what_is_normalized_before_it_is_averaged(together,
 
 def test_the_comparison_finds_shards_that_count_alike(together, alone):
     assert np.abs(together[0]["fault: unweighted"] - alone["adam-ng, unequal"])[:, :-1].max() > 1e-3
+
+
+def test_fit_with_workers_is_fit_alone(together, program):
+    alone = program["fitted"]()
+    for name in [name for name in alone if name.startswith("fit")]:
+        np.testing.assert_allclose(together[0][name], alone[name], rtol=0, atol=1e-12, err_msg=name)
+    assert [int(worker["told"]) for worker in together] == [4, *[0] * (len(together) - 1)]
+
+
+def test_a_run_that_diverges_on_one_worker_does_on_all(mpi, tmp_path, program):
+    for worker in results(mpi(2, PROGRAM, "diverge", tmp_path), tmp_path, 2):
+        assert worker["diverged"]
+        assert "finite" in str(worker["told"])
+        np.testing.assert_array_equal(worker["flat"], program["starting"]("float64").flat)
 
 
 def test_parameters_of_different_seeds_are_refused_and_overwritten_on_request(mpi, tmp_path, program):

@@ -70,13 +70,17 @@ class StrictArray:
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
-    base = property(lambda self: self._owner, doc="The array that owns the memory of a view; None for an owner.")
     flags = property(lambda self: Flags(self._host))
     device = "strict"
     T = property(lambda self: wrap(self._host.T, self))
     mT = property(lambda self: wrap(self._host.mT, self))
     real = property(lambda self: wrap(self._host.real, self))
     imag = property(lambda self: wrap(self._host.imag, self))
+
+    @property
+    def base(self) -> StrictArray | None:
+        """The array that owns the memory of a view; None for an owner."""
+        return self._owner
 
     def __len__(self) -> int:
         return len(self._host)

@@ -38,8 +38,8 @@ def choices(a, b, c, *, k):
     b = where(b >= c, a, where(a == b, b, where(b != k, k, c)))
     return a, b
 def factors(a, b, c, *, k):
-    a = (a > b) * c + (b <= k)
-    b = (a == c) - (c != b) * k + (b >= c) * (a < k)
+    a = (a > b) * c + c * (b <= k)
+    b = (a == c) * b - (c != b) * k + a * (b >= c) - (a < k) * 2.0
     return a, b
 def names(new, T, λ, *, double, this):
     old = new
