@@ -39,7 +39,7 @@ def choices(a, b, c, *, k):
     return a, b
 def factors(a, b, c, *, k):
     a = (a > b) * c + c * (b <= k)
-    b = (a == c) * b - (c != b) * k + a * (b >= c) - (a < k) * 2.0
+    b = (a == c) * b - (c != b) * a + a * (b >= c) - (a < k) * c
     return a, b
 def names(new, T, λ, *, double, this):
     old = new
