@@ -2,6 +2,10 @@
 
 import importlib
 import importlib.util
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: each has its core, and NumPy reads this when it is imported
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -14,7 +18,6 @@ settings.load_profile("ci")
 
 HOW = "pip install 'minibng[peers]'"
 REQUIRED = {"peers": "a peer library", "tools": "a C++ compiler or MPI", "nvrtc": "NVIDIA's run-time compiler"}
-LEFT_OUT = pytest.StashKey[list[str]]()
 
 # Devices --------------------------------------------------------------------------------------------------------------
 
@@ -106,10 +109,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--require-{what}", action="store_true", help=f"{about} missing is a failure, not a skip")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[LEFT_OUT] = []
-
-
 def missing_peers(item: pytest.Item) -> list[str]:
     """The libraries that a test is compared with and that are not installed: PyTorch, if the mark names none."""
     mark = item.get_closest_marker("peer")
@@ -126,12 +125,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     told = f"{', '.join(missing)} not installed ({HOW})"
     if item.config.getoption("--require-peers"):
         pytest.fail(f"--require-peers: {told}", pytrace=False)
-    item.config.stash[LEFT_OUT].append(item.nodeid)
     pytest.skip(told)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := len(config.stash[LEFT_OUT]):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if count := sum(HOW in str(report.longrepr) for report in skipped):
         told = f"{count} peer tests skipped: their library is not installed ({HOW})"
         terminalreporter.write_line(f"{told}; --require-peers makes this a failure")
 

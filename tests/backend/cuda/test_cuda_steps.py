@@ -103,7 +103,7 @@ def test_every_optimizer_steps_as_on_the_host(gpu, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("norm", [2, "rms", 1, "inf"])
+@pytest.mark.parametrize("norm", [2, *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("rms", 1, "inf"))])
 @pytest.mark.parametrize("blocks", ["tensor", "unit", "coordinate", "global"])
 @pytest.mark.parametrize("normalize", ["unit", "adaptive", "clip", "clip-global"])
 def test_every_partition_and_norm(gpu, normalize, blocks, norm, dtype):
