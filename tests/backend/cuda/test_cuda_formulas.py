@@ -169,7 +169,7 @@ def formula_of(rule, decay):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("decay", [pytest.param(d, marks=pytest.mark.slow) if d else d for d in CHANGES])
+@pytest.mark.parametrize("decay", [pytest.param(d, marks=pytest.mark.slow) if d != "none" else d for d in CHANGES])
 @pytest.mark.parametrize("rule", ALL_RULES, ids=lambda rule: rule.formula.__name__)
 def test_every_rule_gives_numpys_bits(gpu, rule, decay, dtype):
     formula = formula_of(rule, decay)
