@@ -109,7 +109,11 @@ def cuda_checks(index: int = 0) -> Iterator[str]:
     built, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
     yield f"CuPy {cupy.__version__} ({wheel}, CUDA {_version(built)})"
     if driver == 0:
-        raise DeviceError("no NVIDIA driver was found: install the driver of your GPU, or use device='cpu'")
+        least = DRIVERS.get(built // 1000, max(DRIVERS.values()))
+        raise DeviceError(
+            f"no NVIDIA driver was found: install {least} or newer (on Ubuntu: sudo apt install nvidia-driver-{least}; "
+            "elsewhere from nvidia.com/drivers), or use device='cpu'"
+        )
     if driver // 1000 < built // 1000:
         needed = f"update it to {DRIVERS.get(built // 1000, 'a newer one')}"
         other = f", or pip uninstall {wheel} and {CUDA12}" if built // 1000 == 13 and driver >= 12000 else ""

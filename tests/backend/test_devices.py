@@ -18,6 +18,10 @@ INSTALL = (
     "pip install 'minibng[cuda13x]' (NVIDIA driver 580 or newer: nvidia-smi shows it) or "
     "pip install 'minibng[cuda12x]' (older drivers)"
 )
+NO_DRIVER = (
+    "no NVIDIA driver was found: install 580 or newer (on Ubuntu: sudo apt install nvidia-driver-580; "
+    "elsewhere from nvidia.com/drivers), or use device='cpu'"
+)
 
 
 class CUDARuntimeError(RuntimeError):
@@ -131,7 +135,7 @@ def test_without_cupy_the_install_lines_are_given(machine):
         (
             {"driver": 0},
             1,
-            "no NVIDIA driver was found: install the driver of your GPU, or use device='cpu'",
+            NO_DRIVER,
         ),
         (
             {"driver": 12080},
@@ -233,7 +237,7 @@ def test_auto_takes_the_gpu_where_it_works_and_says_once_why_not(machine, caplog
     assert get_backend("auto") is get_backend("cpu")
     assert caplog.messages == [
         "device 'auto' is cuda:0: kernels are compiled and run, matrix products are right",
-        "device 'auto' is cpu: no NVIDIA driver was found: install the driver of your GPU, or use device='cpu'",
+        f"device 'auto' is cpu: {NO_DRIVER}",
     ]
 
 
