@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 TRAINING = [sys.executable, "-m", "minibng", "run", "mlp", "--device", "strict", "--epochs", "1"]
 SCAN = [sys.executable, "-m", "tests.contract.scan", "minibng"]
 
-STEP = "            value, grad = self.gradient(x, y)\n"
+STEP = "            value, grad = gradient(self.params, x, y)\n"
 PLANTS = {
     "float(loss) in the training step": ("train/loop.py", STEP, STEP + "            float(value)\n"),
     "np.asarray of a device array": ("train/loop.py", STEP, STEP + "            np.asarray(value)\n"),
