@@ -139,6 +139,10 @@ class Backend(ABC):
         """Return x as a NumPy array (the one way down; on a device it synchronizes)."""
 
     @abstractmethod
+    def address(self, x: Array) -> int:
+        """Return where the memory of x begins, in bytes."""
+
+    @abstractmethod
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """Add ``values`` into ``target[index]`` in place; entries named twice receive both."""
 

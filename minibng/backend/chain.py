@@ -70,6 +70,10 @@ class Chain:
     def _fitted(self, arrays: tuple[Any, ...], backend: Backend) -> tuple[Array, ...]:
         """Return arrays of one shape and one dtype; plain numbers are brought to where the arrays are."""
         arrays = tuple(np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays)
+        for a in arrays:
+            if is_array(a) and a.ndim and backend_of(a) is not backend:
+                told = f"arrays on {backend.device!r} and {backend_of(a).device!r} met"
+                raise TypeError(f"{self.__name__}: {told}: bring them to one by bng.asarray(x, device=…)")
         dtype = np.result_type(*arrays, self.least)
         if dtype.kind != self.kind:
             kind = "real numbers" if self.kind == "f" else "unsigned integers"

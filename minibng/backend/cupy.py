@@ -65,6 +65,11 @@ class CupyBackend(Backend):
         host: HostArray = x.get()
         return host
 
+    def address(self, x: Array) -> int:
+        """Return where the memory of x begins, in bytes."""
+        start: int = x.data.ptr
+        return start
+
     def synchronize(self) -> None:
         """Wait for everything that was asked of the GPU on the current stream."""
         self._gpu.use()
@@ -124,7 +129,7 @@ class CupyBackend(Backend):
             return
         shape = index.shape + target.shape[1:]
         values = self.packed(xp.broadcast_to(self.asarray(values, dtype=target.dtype), shape))
-        index = (index.reshape(-1) % len(target)).astype("int64")
+        index = index.reshape(-1).astype("int64") % len(target)
         order = xp.argsort(index, kind="stable").astype("int64")
         count, width = np.int64(index.size), np.int64(target.size // len(target))
         blocks = min(-(-values.size // cuda.BLOCK), MOST_BLOCKS)

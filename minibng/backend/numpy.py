@@ -41,6 +41,11 @@ class NumpyBackend(Backend):
         """Return x itself."""
         return np.asarray(x)
 
+    def address(self, x: Array) -> int:
+        """Return where the memory of x begins, in bytes."""
+        start: int = x.__array_interface__["data"][0]
+        return start
+
     def scatter_add(self, target: HostArray, index: Any, values: Array) -> None:
         """Add values into target[index] in place, one after another."""
         np.add.at(target, index, values)

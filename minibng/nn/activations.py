@@ -31,21 +31,25 @@ def _leaky_slope(g, x, *, slope):  # type: ignore[no-untyped-def]
     return d
 
 
-def _leaky_forward(x: Array, slope: float = 0.01) -> tuple[Array, None]:
+def _leaky_forward(x: Array, slope: float) -> tuple[Array, None]:
     return _leaky(x, slope=slope), None
 
 
-def _leaky_backward(g: Array, y: Array, residual: None, argnums: Any, x: Array, slope: float = 0.01) -> list[Any]:
-    return [
-        _leaky_slope(g, x, slope=slope) if 0 in argnums else None,
-        np.sum(g * np.minimum(x, 0)) if 1 in argnums else None,
-    ]
+def _leaky_backward(g: Array, y: Array, residual: None, argnums: Any, x: Array, slope: float) -> list[Any]:
+    return [_leaky_slope(g, x, slope=slope)]
 
 
 @fused(_leaky_forward, _leaky_backward)
-def leaky_relu(x: Array, slope: float = 0.01) -> Array:
-    """Return x where it is positive, else slope·x (Maas, Hannun, Ng, 2013); its derivative at 0 is the slope."""
+def _leaky_relu(x: Array, slope: float) -> Array:
     return ops.where(raw(x) > 0, x, x * slope)
+
+
+def leaky_relu(x: Array, slope: Any = 0.01) -> Array:
+    """Return x where it is positive, else slope·x (Maas, Hannun, Ng, 2013); its derivative at 0 is the slope.
+
+    The slope is a number, or an array that can be learned (PReLU: He et al., 2015).
+    """
+    return _leaky_relu(x, slope) if isinstance(slope, (int, float)) else ops.where(raw(x) > 0, x, x * slope)
 
 
 def tanh(x: Array) -> Array:

@@ -185,7 +185,8 @@ def normalize_blocks(arrays: Sequence[Array], norm: float | str = 2) -> list[Arr
     ValueError
         For another norm.
     NonFiniteError
-        For NaN or infinity, naming the block.
+        For NaN or infinity, naming the block: on the host, and on a device under `bng.debug`. Elsewhere such a block
+        has no finite direction.
 
     Examples
     --------
@@ -198,10 +199,13 @@ def normalize_blocks(arrays: Sequence[Array], norm: float | str = 2) -> list[Arr
             kind = getattr(a, "dtype", type(a).__name__)
             raise TypeError(f"blocks are arrays of float16, float32 or float64; array {i} is {kind}")
     backend = backend_of(*arrays)
+    if len(devices := {backend_of(a).device for a in arrays}) > 1:
+        raise TypeError(f"the blocks are on {' and '.join(sorted(devices))}: bring them to one by bng.asarray")
     shapes = [a.shape for a in arrays]
     groups = [Group.whole(f"array {i}", [i], shapes) for i in range(len(arrays))]
     norms = chosen.measure(backend, arrays, groups, sizes_of(groups, backend))
-    bad = np.flatnonzero(~np.isfinite(backend.to_host(norms.root)))
-    if bad.size:
-        raise NonFiniteError(f"array {bad[0]} has NaN or infinite entries: it has no direction")
+    if backend.reads_values:
+        bad = np.flatnonzero(~np.isfinite(backend.to_host(norms.root)))
+        if bad.size:
+            raise NonFiniteError(f"array {bad[0]} has NaN or infinite entries: it has no direction")
     return backend.scale_blocks(arrays, groups, norms, np.ones_like(norms.root))

@@ -134,7 +134,8 @@ class Optimizer:
         self._owners = {id(owner(t)) for t in self._target.tensors}
         self._sizes = sizes_of(self._target.groups, self._backend)
         self._guard = self._backend.guard(len(self.block_names))
-        self._checks: list[str] = []
+        self._checks: list[str] = []  # what each check of a step looks at
+        self._check = 0
         self.decays = _decays(weight_decay, self._target.names)
         """λ of each tensor."""
         self.decay = _decay_order(decay, self.decays)
@@ -205,7 +206,7 @@ class Optimizer:
         """
         grads = self._gradients(grad)
         lr = check_rate(self.lr(self.steps), f"the learning rate at step {self.steps}")
-        self._checks.clear()
+        self._check = 0
         if self._guard is not None:
             self._guard.begin(self.steps)
         if self.decay == "before":
@@ -222,8 +223,9 @@ class Optimizer:
 
         A step that is not finite changes nothing on a device either. But until this is called it counts among
         ``steps``, which bias corrections and schedules go by; here it is taken out again, and with nonfinite="skip"
-        added to ``skipped``. Plain numbers in the state of a rule of your own keep counting it. Saving a state checks
-        first.
+        added to ``skipped``. Plain numbers in the state of a rule of your own keep counting it, and arrays that
+        such a rule makes in its first step only are taken for zeros where that step was not finite. Steps after a bad
+        one are taken. Saving a state checks first.
 
         Raises
         ------
@@ -241,7 +243,8 @@ class Optimizer:
             self.skipped += trouble.suppressed
             return
         more = f" ({trouble.suppressed} steps since the last check were not finite)" if trouble.suppressed > 1 else ""
-        raise self._non_finite(trouble.step, self._checks[trouble.check], trouble.block, more)
+        what = self._checks[trouble.check]
+        raise self._non_finite(trouble.step, what, trouble.block, more, " by it, later steps were taken")
 
     def _seen(self, grads: Sequence[Array], norms: BlockNorms) -> Seen | None:
         """Return what the rule sees, gradient, norms and lengths; None where something is not finite and skipped."""
@@ -348,7 +351,8 @@ class Optimizer:
 
         A device notes the first bad block, which it may know already, and goes on: its guard will not take the step.
         """
-        self._checks.append(what)
+        self._checks[self._check : self._check + 1] = [what]
+        self._check += 1
         if self._guard is not None:
             self._guard.note(per_block, bad)
             return True
@@ -365,13 +369,13 @@ class Optimizer:
         where = where or "all entries are, their norm is beyond the largest double"
         raise self._non_finite(self.steps, what, b, f" ({where})")
 
-    def _non_finite(self, step: int, what: str, block: int, more: str) -> NonFiniteError:
+    def _non_finite(self, step: int, what: str, block: int, more: str, then: str = "") -> NonFiniteError:
         """Return the error that tells what was not finite, and what to do."""
         verb = "are" if what.endswith("s") else "is"
         advice = "a smaller learning rate may help" if self.normalize else "a smaller learning rate or NG may help"
         return NonFiniteError(
             f"step {step}: the {what} of block {self.block_names[block]!r} {verb} not finite{more}; "
-            f"nothing was changed; {advice}; nonfinite='skip' skips such steps",
+            f"nothing was changed{then}; {advice}; nonfinite='skip' skips such steps",
             step,
         )
 

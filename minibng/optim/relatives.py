@@ -188,14 +188,14 @@ class NovoGrad(Optimizer):
         self._β2 = checked(beta1=beta1, beta2=beta2)["beta2"]
         settings: dict[str, Any] = {"weight_decay": weight_decay, "decay": "after", "nonfinite": nonfinite}
         super().__init__(params, Momentum(beta1), lr, blocks=blocks, **settings)
-        self.memory = {"root_v": np.zeros_like(self._sizes)}
+        self.memory = {"root_v": -np.ones_like(self._sizes)}  # no gradient has been seen
         self._root_v = self.memory["root_v"]
 
     def _lengths(self, norms: BlockNorms) -> Array:
         """Return ‖g^i‖/√v^i; √v is kept, since v itself might overflow."""
         g = norms.values()
-        old, new = math.sqrt(self._β2), math.sqrt(1 - self._β2)
-        self._root_v = np.hypot(old * self.memory["root_v"], new * g) if self.steps else g
+        before, old, new = self.memory["root_v"], math.sqrt(self._β2), math.sqrt(1 - self._β2)
+        self._root_v = np.where(before < 0, g, np.hypot(old * before, new * g))
         return np.where(self._root_v > 0, g / np.where(self._root_v > 0, self._root_v, 1), 0)
 
     def _move(self, grads: Sequence[Array], lr: float, norms: BlockNorms, lengths: Array | None) -> None:

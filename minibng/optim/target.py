@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,15 +86,10 @@ def _check_tensors(target: Target) -> None:
 
 def _check_apart(target: Target) -> None:
     """Refuse plain arrays that share memory: it would be stepped twice."""
-    filled = [(t, name) for t, name in zip(target.tensors, target.names, strict=True) if t.size]
-    by_owner: dict[int, list[tuple[Array, str]]] = {}
-    for t, name in filled:
-        by_owner.setdefault(id(owner(t)), []).append((t, name))
-    pairs = [pair for views in by_owner.values() for pair in combinations(views, 2)]
-    if isinstance(target.tensors[0], np.ndarray):  # host arrays of different owners may share memory too
-        pairs = list(pairwise(sorted(filled, key=lambda pair: np.lib.array_utils.byte_bounds(pair[0])[0])))
-    for (a, one), (b, other) in pairs:
-        if np.may_share_memory(a, b):
+    address = backend_of(target.tensors[0]).address
+    filled = [(address(t), t.nbytes, name) for t, name in zip(target.tensors, target.names, strict=True) if t.size]
+    for (start, size, one), (following, _, other) in pairwise(sorted(filled)):
+        if following < start + size:
             raise ValueError(f"{one} and {other} share memory: it would be stepped twice")
 
 

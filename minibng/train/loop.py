@@ -29,9 +29,9 @@ class Epoch:
     """What was measured at the end of one epoch, on whole data sets, by the parameters as they then were.
 
     ``train_loss`` is the mean loss of the training split in nats; the errors are fractions misclassified; ``seconds``
-    is the CPU time spent in training steps so far (evaluation and recording left out). CPU time says nothing of a GPU;
-    there it is the time on the clock that the epochs took, batches and recording included, until the GPU was done. Its
-    first epoch compiles kernels.
+    is the CPU time spent in training steps so far (evaluation and recording left out). CPU time says nothing of a GPU.
+    On one ``seconds`` is the time on the clock that the epochs took, until the GPU was done: batches and recording
+    included, and in the first epoch the compilation of kernels.
     """
 
     epoch: int
@@ -174,7 +174,7 @@ def fit(
     History
         A run whose loss or gradient stops being finite ends there, marked diverged: that is a result, not an error. A
         device, on which no step waits for its numbers, is asked at the end of each epoch; what it did after the step
-        that was not finite is left out, so that the history is the same.
+        that was not finite is left out, so that the history is the same. (The parameters are those of later steps.)
 
     Raises
     ------
@@ -202,6 +202,7 @@ def fit(
         show, on_epoch = False, None
     bar = progress(range(epochs), what="epochs", show=show)
     with workers or nullcontext():
+        opt.check()  # what is left of steps before this run is no part of it
         run.measure(0, evaluate, split, on_epoch)
         for epoch in bar:
             run.train(batches(split.train, batch, seed, epoch, drop_last=drop_last, device=run.backend.device))

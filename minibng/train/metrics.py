@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibng.backend import Array, backend_of
+from minibng.backend import Array, Backend, backend_of
 from minibng.data import Dataset
 from minibng.params import Params
 
@@ -61,7 +61,7 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
     total = wrong = backend.asarray(0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, n, CHUNK):
-            x, y = (backend.asarray(a[start : start + CHUNK]) for a in (inputs, targets))
+            x, y = (_own(backend, a[start : start + CHUNK]) for a in (inputs, targets))
             loss, output = evaluate(params, x, y)
             if np.shape(loss) != ():
                 raise ValueError(f"the loss must be a scalar, got shape {np.shape(loss)}: take its np.mean")
@@ -70,3 +70,8 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
                 wrong = wrong + np.sum(mistaken(output, y))
     summed, errors = backend.to_host(backend.xp.stack([total, wrong])).tolist()
     return Scores(summed / n if math.isfinite(summed) else math.nan, errors / dataset.y.size if classes else None)
+
+
+def _own(backend: Backend, part: Array) -> Array:
+    """Return part of a data set where the parameters are; on a device, where nothing is read-only, a copy of it."""
+    return part if backend.on_host else backend.asarray(part).copy()

@@ -825,16 +825,16 @@ for _shape in [(4, 3), (1, 3), (3,), (4, 1), (2, 4, 3), (2, 1, 2, 3)]:
     )  # fmt: skip
 for _shape in SHAPES:
     case(
-        "leaky_relu", f"{_shape}", [off_zero(*_shape)],
-        FUSED["leaky_relu"], lambda x: torch.nn.functional.leaky_relu(x),
+        "_leaky_relu", f"{_shape}", [off_zero(*_shape)],
+        lambda x: FUSED["_leaky_relu"](x, 0.01), lambda x: torch.nn.functional.leaky_relu(x),
     )  # fmt: skip
     case(
         "gelu", f"{_shape}", [normal(*_shape) * 2], FUSED["gelu"],
         lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     )  # fmt: skip
 case(
-    "leaky_relu", "slope", [off_zero(2, 3)],
-    lambda x: FUSED["leaky_relu"](x, 0.3), lambda x: torch.nn.functional.leaky_relu(x, 0.3),
+    "_leaky_relu", "slope", [off_zero(2, 3)],
+    lambda x: FUSED["_leaky_relu"](x, 0.3), lambda x: torch.nn.functional.leaky_relu(x, 0.3),
 )  # fmt: skip
 for _shape, _axis in [((3,), -1), ((2, 3), 0), ((2, 3, 4), 1), ((0, 3), -1), ((2, 1), 1), ((1, 3), -2)]:
     case(

@@ -188,3 +188,15 @@ def test_softmax_is_the_gradient_of_logsumexp(device):
     slope = grad(lambda x: ops.logsumexp(x))(x)
     np.testing.assert_allclose(device.host(nn.softmax(x)), device.host(slope), rtol=1e-14)
     check_grads(nn.softmax, x, order=3)
+
+
+def test_the_slope_of_leaky_relu_can_be_an_array_and_be_learned(device):
+    x, slope = device.array(X), device.array(np.linspace(0.1, 0.6, 6))
+    with device.no_sync():
+        y = nn.leaky_relu(x, slope)
+        of_slope = grad(lambda s: ops.sum(nn.leaky_relu(x, s)))(slope)
+        of_x = grad(lambda x: ops.sum(nn.leaky_relu(x, slope)))(x)
+    below = np.minimum(X, 0)
+    np.testing.assert_array_equal(device.host(y), np.maximum(X, 0) + np.linspace(0.1, 0.6, 6) * below)
+    np.testing.assert_array_equal(device.host(of_slope), below)
+    np.testing.assert_array_equal(device.host(of_x), np.where(X > 0, 1, np.linspace(0.1, 0.6, 6)))

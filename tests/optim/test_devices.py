@@ -9,6 +9,7 @@ import copy
 import numpy as np
 import pytest
 
+import minibng as bng
 from minibng import optim
 from minibng.backend import asarray, backend_of
 from minibng.optim import NonFiniteError
@@ -160,7 +161,7 @@ def test_the_very_first_step_may_be_the_bad_one(kit, device, name):
     opt = made(name, p, nonfinite="skip")
     kit.step(opt, spoilt(kit, np.nan))
     assert kit.same_bits(p.flat, params(kit).flat)
-    assert not any(a.any() for a in arrays_in(held(device, opt, p)[1:]))
+    assert not any((a > 0).any() for a in arrays_in(held(device, opt, p)[1:]))  # NovoGrad's memory starts below 0
     for seed in (1, 3):
         opt.step(params(kit, seed))
     opt.check()
@@ -331,3 +332,22 @@ def test_gradients_are_averaged_and_normalized_where_they_are(kit, host_kit, dev
     for norm in (2, "rms", 1, "inf"):
         for got, want in zip(*(optim.normalize_blocks(mean, norm=norm) for mean in means), strict=True):
             agree(kit, device, got, want)
+
+
+def test_novograd_begins_with_the_first_gradient_that_is_finite(device):
+    ends = []
+    for where in ("cpu", device.name):
+        x = bng.asarray(np.array([3.0, 4.0]), device=where)
+        opt = optim.NovoGrad([x], lr=0.1, nonfinite="skip")
+        for g in ([np.nan, 0.0], [3.0, 4.0], [6.0, 8.0]):
+            opt.step([bng.asarray(np.array(g), device=where)])
+        opt.check()
+        ends.append((bng.to_host(x).tolist(), opt.steps, opt.skipped))
+    assert ends[0] == ends[1]
+
+
+def test_arrays_that_share_memory_are_refused_on_every_device(device):
+    whole = device.array(np.ones((4, 3)))
+    optim.SGD([whole[0], whole[2], whole[1]], lr=1.0)
+    with pytest.raises(ValueError, match="array 1 and array 0 share memory"):
+        optim.SGD([whole[1:3], whole[:2]], lr=1.0)

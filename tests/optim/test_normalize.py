@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minibng as bng
 from minibng.optim import NonFiniteError, normalize_blocks
 
 ALL_DTYPES = ["float16", "float32", "float64"]
@@ -241,14 +242,24 @@ def test_read_only_and_strided_arrays_are_taken_as_they_are(device, of):
 def test_a_number_that_is_not_finite_is_refused_by_the_name_of_its_array(device, of, shape, bad):
     arrays = [np.ones(shape, of), np.ones(shape, of), np.ones(shape, of)]
     arrays[1].flat[-1] = bad
-    with pytest.raises(NonFiniteError, match=r"\b1\b"):
+    with pytest.raises(NonFiniteError, match=r"\b1\b"), bng.debug():
         normalized(device, arrays)
 
 
 def test_nan_is_found_beside_numbers_whose_squares_overflow(device):
     for other in (1e-300, 1e300):
-        with pytest.raises(NonFiniteError):
+        with pytest.raises(NonFiniteError), bng.debug():
             N(device, np.array([other, np.nan, other]))
+
+
+def test_nobody_waits_for_blocks_on_a_device(device):
+    blocks = [device.array(np.array([3.0, 4.0])), device.array(np.array([np.nan, 1.0]))]
+    if device.name == "cpu":
+        blocks.pop()
+    with device.no_sync():
+        first, *others = normalize_blocks(blocks)
+    np.testing.assert_allclose(device.host(first), [0.6, 0.8], rtol=1e-15)
+    assert all(np.isnan(device.host(a)).all() for a in others)
 
 
 @pytest.mark.parametrize(

@@ -206,3 +206,27 @@ def test_a_gpu_gives_the_history_of_the_host_to_rounding(name):
     for name in ("step_losses", "gradient_norms", "update_norms"):
         np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-9)
     assert [e.test_error for e in there.epochs] == [e.test_error for e in here.epochs]
+
+
+def test_what_is_left_of_steps_before_a_run_is_told_before_it(split):
+    params = (model := nn.Linear(4, 3)).init(device="strict")
+    opt, grad = optim.SGD(params, lr=0.1), params.copy()
+    grad["W"][0, 0] = math.nan
+    opt.step(grad)
+    with pytest.raises(optim.NonFiniteError, match="step 0"):
+        train.fit(model, params, opt, nn.cross_entropy, split, epochs=1, batch=16)
+    assert not train.fit(model, params, opt, nn.cross_entropy, split, epochs=1, batch=16).diverged
+
+
+def test_a_loss_that_writes_to_its_input_does_not_reach_the_data_set(split, device):
+    def loss(params, x, y):
+        x /= 2
+        return nn.cross_entropy(nn.Linear(4, 3)(params, x), y)
+
+    before, params = split.val.x.copy(), nn.Linear(4, 3).init(device=device.name)
+    if device.name == "cpu":
+        with pytest.raises(ValueError, match="read-only"):
+            metrics.score(lambda p, x, y: (loss(p, x, y), x), params, split.val)
+        return
+    first, again = (metrics.score(lambda p, x, y: (loss(p, x, y), x[:, :3]), params, split.val) for _ in range(2))
+    assert first == again and np.array_equal(split.val.x, before)

@@ -50,6 +50,10 @@ class StrictBackend(Backend):
         note_sync("to_host()")
         return x._host.copy()
 
+    def address(self, x: StrictArray) -> int:
+        """Return where the memory of x begins, in bytes."""
+        return self._host.address(memory_of(x))
+
     def scatter_add(self, target: StrictArray, index: Any, values: Array) -> None:
         """Add values into target[index] in place, one after another."""
         LIBRARY.add.at(target, index, values)

@@ -271,6 +271,14 @@ def test_rows_are_added_in_their_order_like_numpys(gpu, shape, kind, dtype):
     np.testing.assert_array_equal(at.get(), target)
 
 
+def test_a_table_of_more_rows_than_the_index_s_dtype_holds(gpu):
+    target, index = np.zeros((300, 2)), np.array([0, 255, 255], "uint8")
+    there = gpu.asarray(target)
+    gpu.scatter_add(there, gpu.asarray(index), gpu.asarray(np.ones((3, 2))))
+    np.add.at(target, index, 1)
+    assert np.array_equal(gpu.to_host(there), target)
+
+
 def test_other_ways_of_scattering(gpu):
     target = np.zeros((5, 4))
     at = gpu.asarray(target)
