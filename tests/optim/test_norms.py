@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minibng as bng
 from minibng import optim
 from minibng.optim import NonFiniteError, normalize_blocks
 from minibng.params import Params
@@ -202,7 +203,7 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_stands(device, of, oth
     for size, at in [(1, 0), (3, 0), (3, 1), (3, 2), (20_000, 0), (20_000, 16_384), (20_000, -1)]:
         arrays = [np.full(size, others).astype(of) for _ in range(3)]
         arrays[1][at] = bad
-        with pytest.raises(NonFiniteError, match=r"\b1\b"):
+        with pytest.raises(NonFiniteError, match=r"\b1\b"), bng.debug():
             normalized(device, arrays, norm=p)
 
 
