@@ -17,7 +17,7 @@ from minibng.backend.guard import NONE
 from minibng.backend.kernel import Formula
 from minibng.backend.numpy import NumpyBackend
 from minibng.backend.strict.array import StrictArray, memory_of, wrap
-from minibng.backend.strict.library import LIBRARY
+from minibng.backend.strict.namespace import LIBRARY
 from minibng.backend.waiting import forbid_sync, note_sync
 
 if TYPE_CHECKING:

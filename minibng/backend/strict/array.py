@@ -207,7 +207,7 @@ class StrictArray:
                 raise IndexError("an entry is assigned to twice, on a device any value may win: use scatter_add")
         self._host[lowered] = value
 
-    # NumPy's protocols: that of its other functions is in library.py
+    # NumPy's protocols: that of its other functions is in namespace.py
 
     @np.errstate(all="ignore")
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

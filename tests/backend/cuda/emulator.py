@@ -44,7 +44,7 @@ class Library:
             text += f'\nextern "C" int launch_{name}(unsigned g, unsigned b, unsigned long long s, void** a)'
             text += f" {{ return run(call_{name}, g, b, s, {barriers}, a); }}\n"
         self.T = re.search(r"#define TYPE (.*)", source)[1].strip()
-        self.library = ctypes.CDLL(str(compiled(text, folder, flags)))
+        self.loaded = ctypes.CDLL(str(compiled(text, folder, flags)))
 
     def launch(self, name, grid, block, arguments, seed=0):
         """Launch a kernel as CUDA does: what is passed must be what the kernel takes, byte for byte."""
@@ -52,7 +52,7 @@ class Library:
         assert len(arguments) == len(wanted), f"{name} takes {len(wanted)} arguments, got {len(arguments)}"
         packed = [self.pack(name, k, *w, a) for k, (w, a) in enumerate(zip(wanted, arguments, strict=True))]
         pointers = (ctypes.c_void_p * len(packed))(*[p.ctypes.data for p in packed])
-        wrong = self.library[f"launch_{name}"](
+        wrong = self.loaded[f"launch_{name}"](
             ctypes.c_uint(grid), ctypes.c_uint(block), ctypes.c_ulonglong(seed), pointers
         )
         assert not wrong, f"{name}: a barrier that not all threads of a block came to"
@@ -171,13 +171,13 @@ class Module:
         self.cupy = cupy
 
     def load(self, code):
-        self.library = Library(code.decode(), self.cupy.folder, self.cupy.flags)
+        self.loaded = Library(code.decode(), self.cupy.folder, self.cupy.flags)
 
     def get_function(self, name):
         def kernel(grid, block, arguments):
             assert grid[1:] == block[1:] == (1, 1)
             self.cupy.calls.append(name)
-            self.library.launch(name, grid[0], block[0], arguments, self.cupy.seed)
+            self.loaded.launch(name, grid[0], block[0], arguments, self.cupy.seed)
             check_borders()
 
         return kernel
@@ -230,11 +230,11 @@ class Nvrtc:
     """NVIDIA's run-time compiler."""
 
     def __init__(self, path):
-        self.library = ctypes.CDLL(str(path))
+        self.loaded = ctypes.CDLL(str(path))
 
     def compile(self, source, *options):
         """Return (PTX, code for the GPU); the latter is empty where a virtual architecture was asked for."""
-        lib, program = self.library, ctypes.c_void_p()
+        lib, program = self.loaded, ctypes.c_void_p()
         assert lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None) == 0
         arguments = (ctypes.c_char_p * len(options))(*[o.encode() for o in options])
         failed = lib.nvrtcCompileProgram(program, len(options), arguments)
@@ -245,9 +245,9 @@ class Nvrtc:
 
     def text(self, program, what):
         size = ctypes.c_size_t()
-        getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        getattr(self.loaded, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
         held = ctypes.create_string_buffer(size.value)
-        getattr(self.library, f"nvrtcGet{what}")(program, held)
+        getattr(self.loaded, f"nvrtcGet{what}")(program, held)
         return held.raw
 
 
