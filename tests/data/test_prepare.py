@@ -110,3 +110,14 @@ def test_a_regression_is_divided_at_random_and_its_target_standardized() -> None
         np.testing.assert_array_equal(dataset.x, ((x[part] - mean) / std).astype(np.float32))
         np.testing.assert_allclose(dataset.y * y[parts[0]].std() + y[parts[0]].mean(), y[part], rtol=1e-5)
         assert dataset.y.dtype == np.float32 and dataset.y.shape == (len(part), 1) and dataset.classes is None
+
+
+def test_other_shares_and_parts_that_are_left_out() -> None:
+    y = np.repeat([0, 1, 2], [10, 40, 7])
+    train, val, test = stratified(y, val=10, test=0)
+    assert test.size == 0 and np.bincount(y[val]).tolist() == [1, 4, 1]
+    assert sorted([*train, *val]) == list(range(57))
+    everything, *nothing = stratified(y, val=0, test=0)
+    assert sorted(everything) == list(range(57)) and [part.size for part in nothing] == [0, 0]
+    for expected, found in zip(stratified(y), stratified(y, val=10, test=20), strict=True):
+        np.testing.assert_array_equal(expected, found)
