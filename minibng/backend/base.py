@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
+from minibng.backend import convolution
+from minibng.backend.convolution import Geometry, Pads
 from minibng.backend.kernel import Formula
 from minibng.backend.waiting import debugging
 
@@ -163,6 +165,29 @@ class Backend(ABC):
     @abstractmethod
     def map(self, formula: Formula, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> tuple[Array, ...]:
         """Return what a formula writes, in new arrays; its inputs are by name, of one shape and dtype."""
+
+    def convolve(self, x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
+        """Return the convolution of images x (N, H, W, C) with w (kh, kw, C/groups, K), plus b (K,): (N, oh, ow, K)."""
+        y = convolution.convolve(self, x, w, geometry)
+        if b is not None:
+            y += b
+        return y
+
+    def convolve_input(self, g: Array, w: Array, geometry: Geometry, shape: tuple[int, ...]) -> Array:
+        """Return the adjoint of `convolve` in x: g (N, oh, ow, K) → (N, H, W, C), the given shape."""
+        return convolution.convolve_input(self, g, w, geometry, shape)
+
+    def convolve_weight(self, x: Array, g: Array, geometry: Geometry, shape: tuple[int, ...]) -> Array:
+        """Return the adjoint of `convolve` in w: g (N, oh, ow, K) → (kh, kw, C/groups, K), the given shape."""
+        return convolution.convolve_weight(self, x, g, geometry, shape)
+
+    def surrounded(self, x: Array, pads: Pads) -> Array:
+        """Return images with zeros around each, ((top, bottom), (left, right)), to be read only."""
+        return convolution.surrounded(self.xp, x, pads)
+
+    def empty_images(self, like: Array) -> Array:
+        """Return a new array of the shape and dtype of images (N, H, W, C), laid out as theirs are."""
+        return self.xp.empty(like.shape, dtype=like.dtype)
 
     def guard(self, blocks: int) -> DeviceGuard | None:
         """Return what keeps steps over B blocks from being taken on a device; None on the host, which looks itself."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from minibng.backend import convolution, images, polyphase
 from minibng.backend.base import Array, Backend, BlockNorms, Group, HostArray, Stepper
 from minibng.backend.blocks import Box, Scaler, boxes, norms_of, scalers
+from minibng.backend.convolution import Geometry, Pads
 from minibng.backend.guard import DeviceGuard
 from minibng.backend.kernel import Formula, numpy_kernel
 from minibng.backend.threads import shares, threads_for, together
@@ -49,6 +51,52 @@ class NumpyBackend(Backend):
     def scatter_add(self, target: HostArray, index: Any, values: Array) -> None:
         """Add values into target[index] in place, one after another."""
         np.add.at(target, index, values)
+
+    def convolve(self, x: HostArray, w: HostArray, b: HostArray | None, geometry: Geometry) -> HostArray:
+        """Return the convolution of images x (N, H, W, C) with w (kh, kw, C/groups, K), plus b (K,): (N, oh, ow, K).
+
+        Its rows lie in one piece. What goes through `polyphase` lies on the grid of x; after a stride there is one
+        pixel of margin, so that the next window of 3 × 3 finds it.
+        """
+        y = None
+        if polyphase.takes(x, w, w.shape, geometry):
+            y = polyphase.convolve(x, w, geometry)
+        elif geometry.pointwise(w.shape):
+            y = polyphase.pointwise(x, w.reshape(w.shape[2:]))
+        else:
+            shape = geometry.outputs(x.shape, w.shape)
+            y = images.padded(shape, np.result_type(x, w), 1, 1) if geometry.stride != (1, 1) else None
+            y = convolution.convolve(self, x, w, geometry, y)
+        if b is not None:
+            n, h, width, k = y.shape
+            rows = y.reshape(n, h, width * k)
+            rows += np.tile(b, width)
+        return y
+
+    def convolve_input(self, g: HostArray, w: HostArray, geometry: Geometry, shape: tuple[int, ...]) -> HostArray:
+        """Return the adjoint of `convolve` in x: g (N, oh, ow, K) → (N, H, W, C), the given shape."""
+        if geometry.pointwise(w.shape):
+            return polyphase.pointwise(g, w.reshape(w.shape[2:]).T)
+        dx: HostArray = super().convolve_input(g, w, geometry, shape)
+        return dx
+
+    def convolve_weight(self, x: HostArray, g: HostArray, geometry: Geometry, shape: tuple[int, ...]) -> HostArray:
+        """Return the adjoint of `convolve` in w: g (N, oh, ow, K) → (kh, kw, C/groups, K), the given shape."""
+        if polyphase.takes(x, g, shape, geometry):
+            return polyphase.convolve_weight(x, g, geometry, shape)
+        if geometry.pointwise(shape):
+            return polyphase.pointwise_weight(x, g).reshape(shape)
+        dw: HostArray = super().convolve_weight(x, g, geometry, shape)
+        return dw
+
+    def surrounded(self, x: HostArray, pads: Pads) -> HostArray:
+        """Return images with zeros around each, to be read only: in place, where there are as many."""
+        there = images.surrounded(x, pads)
+        return super().surrounded(x, pads) if there is None else there
+
+    def empty_images(self, like: HostArray) -> HostArray:
+        """Return a new array of the shape, dtype and margins of images (N, H, W, C)."""
+        return images.like(like)
 
     def block_norms(self, tensors: Sequence[HostArray], groups: Sequence[Group], norm: float = 2) -> BlockNorms:
         """Return the 1-, 2- or ∞-norm of each block, (B,) in the order of the groups."""

@@ -5,25 +5,39 @@ from typing import TYPE_CHECKING, NoReturn
 from minibng.names import UnknownNameError, choose
 from minibng.nn import init, models
 from minibng.nn.activations import ACTIVATIONS, gelu, leaky_relu, relu, sigmoid, softmax, tanh
-from minibng.nn.containers import Dropout, Flatten, Residual, Sequential
+from minibng.nn.batchnorm import BatchNorm
+from minibng.nn.containers import Composite, Dropout, Flatten, Residual, Sequential
+from minibng.nn.convolution import Conv1d, Conv2d, conv2d
 from minibng.nn.layer import Layer
 from minibng.nn.linear import Linear, affine
 from minibng.nn.losses import binary_cross_entropy, cross_entropy, hinge, mse, multiclass_hinge
 from minibng.nn.normalization import LayerNorm
+from minibng.nn.pooling import AvgPool1d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool1d, MaxPool2d
 from minibng.params import Spec
 
 __all__ = [
     "ACTIVATIONS",
+    "AvgPool1d",
+    "AvgPool2d",
+    "BatchNorm",
+    "Composite",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
     "Layer",
     "LayerNorm",
     "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
     "Residual",
     "Sequential",
     "Spec",
     "affine",
     "binary_cross_entropy",
+    "conv2d",
     "cross_entropy",
     "gelu",
     "hinge",

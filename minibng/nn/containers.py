@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,24 @@ from minibng.nn.layer import (
 from minibng.params import Spec
 
 
-class _Composite(Layer):
-    """A layer with named parts; tensors and buffers of part "3" are called "3.W" and so on."""
+class Composite(Layer):
+    """A layer made of named parts, to derive from; tensors and buffers of part "conv" are called "conv.W" and so on.
+
+    Set ``self.layers``, a dict of layers by name, and call a part with its own share of the parameters.
+
+    Examples
+    --------
+    >>> from minibng import nn
+    >>> class Gated(nn.Composite):
+    ...     def __init__(self, size):
+    ...         self.layers = {"value": nn.Linear(size, size), "gate": nn.Linear(size, size)}
+    ...
+    ...     def __call__(self, p, x, *, train=False):
+    ...         gate = nn.sigmoid(self.layers["gate"](p.scope("gate"), x))
+    ...         return gate * self.layers["value"](p.scope("value"), x)
+    >>> list(Gated(3).init())
+    ['value.W', 'value.b', 'gate.W', 'gate.b']
+    """
 
     layers: dict[str, Any]
 
@@ -38,25 +54,33 @@ class _Composite(Layer):
         return {f"{n}.{k}": init for n, part in self.layers.items() for k, init in buffers_of(part).items()}
 
 
-class Sequential(_Composite):
+class Sequential(Composite):
     """One layer after another.
 
     Parameters
     ----------
     *layers
         Layers, or plain functions of x; they are named "0", "1", …
+    **named
+        More of them, behind those, by names of your own.
 
     Examples
     --------
     >>> from minibng import nn
     >>> nn.Sequential(nn.Linear(784, 100), nn.relu, nn.Linear(100, 10))
     Sequential(Linear(784, 100), relu, Linear(100, 10))
+    >>> list(nn.Sequential(hidden=nn.Linear(4, 3), act=nn.relu, head=nn.Linear(3, 2)).init())
+    ['hidden.W', 'hidden.b', 'head.W', 'head.b']
     """
 
-    def __init__(self, *layers: Any) -> None:
+    def __init__(self, *layers: Any, **named: Any) -> None:
         for i, layer in enumerate(layers):
             check_layer(layer, f"layer {i} of Sequential")
-        self.layers = {str(i): layer for i, layer in enumerate(layers)}
+        for name, layer in named.items():
+            if not name.isidentifier():
+                raise ValueError(f"a layer of Sequential is named like a variable, got {name!r}")
+            check_layer(layer, f"layer {name!r} of Sequential")
+        self.layers = {**{str(i): layer for i, layer in enumerate(layers)}, **named}
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the last layer's output."""
@@ -73,11 +97,16 @@ class Sequential(_Composite):
         return self.layers
 
     def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(name_of, self.layers.values()))})"
+        return f"{type(self).__name__}({', '.join(_told(self.layers))})"
 
 
-class Residual(_Composite):
-    """y = body(x) + shortcut(x) (He et al., 2016).
+def _told(layers: Mapping[str, Any]) -> list[str]:
+    """Return how each part is called, behind its name where that is no number."""
+    return [name_of(layer) if name.isdecimal() else f"{name}={name_of(layer)}" for name, layer in layers.items()]
+
+
+class Residual(Composite):
+    """y = activation(body(x) + shortcut(x)) (He et al., 2016).
 
     Parameters
     ----------
@@ -85,6 +114,8 @@ class Residual(_Composite):
         A layer; its tensors are called "body.…".
     shortcut
         A layer, or None for x itself; its tensors are called "shortcut.…".
+    activation
+        A function of the sum, such as `relu`; None for the sum itself.
 
     Raises
     ------
@@ -92,13 +123,15 @@ class Residual(_Composite):
         Where the two outputs have different shapes.
     """
 
-    def __init__(self, body: Any, shortcut: Any = None) -> None:
+    def __init__(self, body: Any, shortcut: Any = None, activation: Callable[[Array], Array] | None = None) -> None:
         self.layers = {"body": body} if shortcut is None else {"body": body, "shortcut": shortcut}
-        for name, part in self.layers.items():
+        self.activation = activation
+        told = self.layers if activation is None else {**self.layers, "activation": activation}
+        for name, part in told.items():
             check_layer(part, f"the {name} of Residual")
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
-        """Return body(x) + shortcut(x)."""
+        """Return the activation of body(x) + shortcut(x)."""
         try:
             y = apply(self.layers["body"], p.scope("body"), x, train)
             s = apply(self.layers["shortcut"], p.scope("shortcut"), x, train) if "shortcut" in self.layers else x
@@ -107,10 +140,13 @@ class Residual(_Composite):
             raise
         if y.shape != s.shape:
             raise ValueError(f"{self!r}: the body gives shape {y.shape}, the shortcut {s.shape}; they are added")
-        return y + s
+        return y + s if self.activation is None else self.activation(y + s)
 
     def __repr__(self) -> str:
-        return f"Residual({', '.join(map(name_of, self.layers.values()))})"
+        told = [name_of(layer) for layer in self.layers.values()]
+        if self.activation is not None:
+            told.append(f"activation={name_of(self.activation)}")
+        return f"Residual({', '.join(told)})"
 
 
 class Flatten(Layer):
@@ -119,9 +155,6 @@ class Flatten(Layer):
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return x with two axes."""
         return x.reshape(x.shape[0], int(np.prod(x.shape[1:])))
-
-    def __repr__(self) -> str:
-        return "Flatten()"
 
 
 class Dropout(Layer):

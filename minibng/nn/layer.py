@@ -8,7 +8,7 @@ function of x is a layer without tensors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,8 +78,11 @@ class Layer(ABC):
         """Return the layer's output for a batch x; with ``train`` dropout drops and running statistics move."""
 
     def steps(self) -> Mapping[str, Any]:
-        """Return the layers that act one after another, by name: for `summary`, a line each."""
+        """Return the layers that act one after another, by name: for `summary`, a line each, theirs in their place."""
         return {"": self}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     def init(
         self,
@@ -139,6 +142,8 @@ class Layer(ABC):
     def summary(self, x: Any = None) -> str:
         """Return a table of the layers: what each is, its parameters and, for an input x, the shape of its output.
 
+        A sequence inside a sequence is told by its own layers; whatever has branches is one line.
+
         Examples
         --------
         >>> from minibng import nn
@@ -151,9 +156,8 @@ class Layer(ABC):
         23 parameters in 2 blocks
         """
         params = self.init()
-        steps = self.steps()
         rows = [("name", "layer", "output" if x is not None else "", "parameters")]
-        for name, layer in steps.items():
+        for name, layer in _steps_of(self):
             count = sum(int(np.prod(s.shape)) for s in tensors_of(layer).values())
             shape = ""
             if x is not None:
@@ -166,6 +170,16 @@ class Layer(ABC):
         blocks = len(params.layout.block_names)
         total = f"{params.layout.size:,} parameters in {blocks} block" + "s" * (blocks != 1)
         return "\n".join([*table, total])
+
+
+def _steps_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what acts one after another in a layer, and in those that it consists of, by name."""
+    steps = layer.steps() if isinstance(layer, Layer) else {"": layer}
+    for name, part in steps.items():
+        if part is layer:
+            yield prefix, part
+        else:
+            yield from _steps_of(part, f"{prefix}.{name}" if prefix else name)
 
 
 def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str, like: str) -> None:
@@ -187,5 +201,7 @@ def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axe
         told = f"the input is on {here.device!r}, the parameters are on {there.device!r}"
         raise TypeError(f"{where}: {told}: use bng.asarray(x, device={there.device!r})")
     dtype = own.dtype
-    scalar = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
-    raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}'){scalar}")
+    hint = "; a NumPy scalar such as np.sqrt(3) promotes: write math.sqrt(3)" if x.dtype == "float64" else ""
+    if x.dtype == "uint8":
+        hint = " / 255, or, of a data set that says how it is scaled, its scaled(x)"
+    raise TypeError(f"{where}: the input is {x.dtype}, the parameters are {dtype}: use x.astype('{dtype}'){hint}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import __main__ as program
-from tests.benchmarks import device, report, timing
+from tests.benchmarks import device, report, timing, works
 
 
 class Queue:
@@ -86,21 +86,23 @@ def test_the_time_of_a_gpu_is_its_own_even_where_the_host_is_slower(queue, monke
 
 @pytest.mark.parametrize("where", ["cpu", "strict"])
 def test_every_work_of_a_device_runs_without_a_gpu(where, monkeypatch, tmp_path, capsys):
-    """On few entries; the program with all of them is run apart."""
+    """On few entries and images; the program with all of them is run apart."""
     monkeypatch.setattr(timing, "QUEUED", 1e-4)
+    monkeypatch.setattr(works, "IMAGES", 2)
     few = {
         "block norms": device.Traffic(device.our_norms(6000), 6000, 4, None),
         "adam-ng": device.Traffic(device.our_step("adam-ng", 6000), 6000, 32, 0.8),
         "of a GPU alone": device.Traffic(device.our_norms(), device.LARGE, 4, None),
     }
     monkeypatch.setattr(device, "TRAFFIC", few)
-    rows = list(device.measure(device.Device(where), ["mlp12", *few], pairs=1))
-    assert [row["work"] for row in rows] == ["mlp12", "block norms", "adam-ng"]
-    assert rows[0]["ours"] > 0
-    assert rows[0]["ratio"] is rows[0]["theirs"] is rows[0]["launches"] is None
-    for row in rows[1:]:
+    rows = list(device.measure(device.Device(where), ["mlp12", "resnet20", *few], pairs=1))
+    assert [row["work"] for row in rows] == ["mlp12", "resnet20", "block norms", "adam-ng"]
+    for row in rows[:2]:
+        assert row["ours"] > 0
+        assert row["ratio"] is row["theirs"] is row["launches"] is None
+    for row in rows[2:]:
         assert row["share"] == pytest.approx(row["bytes"] / (row["busy"] / 1e3) / row["copy_bytes_per_second"])
-    assert [row["bytes"] for row in rows[1:]] == [24_000, 192_000]
+    assert [row["bytes"] for row in rows[2:]] == [24_000, 192_000]
 
 
 MACHINE = {

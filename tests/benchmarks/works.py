@@ -14,6 +14,7 @@ Maker = Callable[..., Step]
 """Makes a step, on the CPU or, with ``device``, elsewhere."""
 DEPTH, WIDTH, BATCH = 12, 100, 128
 WIDTHS = [784, *[WIDTH] * DEPTH, 10]
+IMAGES = 64
 ENTRIES, BLOCKS = 10_000_000, 60
 
 
@@ -99,6 +100,58 @@ def jax_mlp() -> Step:
     return step
 
 
+def _images() -> tuple[np.ndarray, np.ndarray]:
+    """A batch of the shape of CIFAR's, (N, H, W, C)."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((IMAGES, 32, 32, 3)).astype("float32"), rng.integers(0, 10, IMAGES)
+
+
+def our_resnet(device: str = "cpu") -> Step:
+    """ResNet-20 on images of 32 × 32 × 3, batch 64, one step of SGD with momentum."""
+    x, y = (bng.asarray(a, device=device) for a in _images())
+    model = nn.models.resnet(20)
+    params = model.init(0, device=device)
+    step = bng.value_and_grad(lambda p, x, y: nn.cross_entropy(model(p, x, train=True), y))
+    opt = optim.Momentum(params, lr=1e-2)
+    return lambda: opt.step(step(params, x, y)[1])
+
+
+def torch_resnet(device: str = "cpu") -> Step:
+    """The same in PyTorch, eager: images (N, C, H, W), no TF32."""
+    import torch
+    from torch.nn import functional as F
+
+    def conv(inputs: int, outputs: int, stride: int = 1) -> Any:
+        return torch.nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+    class Block(torch.nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.more = outputs - inputs
+            self.conv1, self.norm1 = conv(inputs, outputs, 2 if self.more else 1), torch.nn.BatchNorm2d(outputs)
+            self.conv2, self.norm2 = conv(outputs, outputs), torch.nn.BatchNorm2d(outputs)
+
+        def forward(self, x: Any) -> Any:
+            skip = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more)) if self.more else x
+            return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))) + skip)
+
+    widths = [16] * 4 + [32] * 3 + [64] * 3
+    blocks = [Block(a, b) for a, b in pairwise(widths)]
+    stem, head = [conv(3, 16), torch.nn.BatchNorm2d(16), torch.nn.ReLU()], [torch.nn.AdaptiveAvgPool2d(1)]
+    net = torch.nn.Sequential(*stem, *blocks, *head, torch.nn.Flatten(), torch.nn.Linear(64, 10)).to(device)
+    images, labels = _images()
+    x, y = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device), torch.tensor(labels, device=device)
+    opt, loss = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.9), torch.nn.CrossEntropyLoss()
+    torch.backends.cudnn.allow_tf32 = False
+
+    def step() -> None:
+        opt.zero_grad()
+        loss(net(x), y).backward()
+        opt.step()
+
+    return step
+
+
 def _arrays(entries: int = ENTRIES) -> tuple[list[np.ndarray], list[np.ndarray]]:
     rng = np.random.default_rng(0)
     x, g = ([rng.standard_normal(entries // BLOCKS, dtype="float32") for _ in range(BLOCKS)] for _ in range(2))
@@ -167,6 +220,7 @@ WORKS = {
     "mlp12": Work(our_mlp, torch_mlp, "torch", 0.8),
     "mlp12 autograd": Work(our_mlp, autograd_mlp, "autograd", 0.5),
     "mlp12 jax": Work(our_mlp, jax_mlp, "jax", None),
+    "resnet20": Work(our_resnet, torch_resnet, "torch", 2.0),
     "adam-ng 10M": Work(our_step("adam-ng"), torch_adam_ng(), "torch", 1.0),
     "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
     "cost of NG, momentum": Work(our_step("momentum-ng"), our_step("momentum"), "", None),
@@ -176,11 +230,12 @@ WORKS = {
 
 ON_DEVICE = {
     "mlp12": Work(our_mlp, torch_mlp, "torch", 1.0),
+    "resnet20": Work(our_resnet, torch_resnet, "torch", 1.0),
     "adam-ng 10M, foreach": Work(our_step("adam-ng"), torch_adam_ng(foreach=True), "torch", 1.0),
     "adam-ng 10M, fused": Work(our_step("adam-ng"), torch_adam_ng(fused=True), "torch", 1.0),
     "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
 }
 """What is timed on a device."""
 
-MEMORY = {"mlp12": 1.2}
+MEMORY = {"mlp12": 1.2, "resnet20": 1.2}
 """Works whose peak memory is measured too, and the ratio aimed at."""

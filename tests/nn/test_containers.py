@@ -34,6 +34,21 @@ def test_a_sequence_is_the_composition_of_its_layers(device):
     check_grads(lambda p, x: model(p, x), p, x)
 
 
+def test_layers_of_a_sequence_may_have_names(device):
+    model = nn.Sequential(nn.Flatten(), body=nn.Sequential(nn.Linear(4, 3), act=nn.tanh), head=nn.Linear(3, 2))
+    p = model.init(seed=0, dtype="float64")
+    assert list(p) == ["body.0.W", "body.0.b", "head.W", "head.b"]
+    expected = np.tanh(X @ p["body.0.W"] + p["body.0.b"]) @ p["head.W"] + p["head.b"]
+    np.testing.assert_allclose(device.host(model(p.to(device.name), device.array(X))), expected)
+    told = "Sequential(Flatten(), body=Sequential(Linear(4, 3), act=tanh), head=Linear(3, 2))"
+    assert repr(model) == told
+    with pytest.raises(TypeError, match="layer 'head' of Sequential is the class Flatten"):
+        nn.Sequential(head=nn.Flatten)
+    for name in ("0", "a.b"):
+        with pytest.raises(ValueError, match=f"named like a variable, got '{name}'"):
+            nn.Sequential(nn.relu, **{name: nn.relu})
+
+
 def test_an_empty_sequence_is_the_identity(device):
     model = nn.Sequential()
     x = device.array(X)
@@ -58,6 +73,17 @@ def test_residual_adds_its_shortcut(device):
     np.testing.assert_allclose(device.host(mapped(p, x)), expected)
     check_grads(lambda p, x: mapped(p, x), p, x)
     np.testing.assert_allclose(device.host(nn.Residual(nn.tanh)(Params.of({}), x)), np.tanh(X) + X)
+
+
+def test_a_residual_may_end_in_an_activation(device):
+    layer = nn.Residual(nn.Linear(4, 4), activation=nn.relu)
+    p = layer.init(seed=0, dtype="float64")
+    y = layer(p.to(device.name), device.array(X))
+    np.testing.assert_allclose(device.host(y), np.maximum(X @ p["body.W"] + p["body.b"] + X, 0))
+    check_grads(lambda p, x: layer(p, x), p.to(device.name), device.array(X))
+    assert repr(layer) == "Residual(Linear(4, 4), activation=relu)"
+    with pytest.raises(TypeError, match="the activation of Residual is a str"):
+        nn.Residual(nn.Linear(4, 4), activation="relu")
 
 
 def test_a_residual_of_two_shapes_is_refused_with_both():
@@ -107,6 +133,23 @@ def test_a_layer_of_one_s_own_is_any_object_with_the_methods(device):
     assert p.buffers["1.calls"] == 1 and device.host(p.buffers["1.largest"]) == 5
     assert p.buffers["1.largest"].dtype == np.float64
     assert "0 calls" not in repr(model)
+
+
+def test_a_composite_of_one_s_own_names_its_parts(device):
+    class Twice(nn.Composite):
+        def __init__(self):
+            self.layers = {"first": nn.Linear(4, 4), "second": Scale()}
+
+        def __call__(self, p, x, *, train=False):
+            y = self.layers["first"](p.scope("first"), x)
+            return self.layers["second"](p.scope("second"), y, train=train)
+
+    model = nn.Sequential(Twice(), nn.tanh)
+    p = model.init(seed=0, dtype="float64")
+    assert list(p.layout.block_names) == ["0.first", "0.second"] and "0.second.calls" in p.buffers
+    expected = np.tanh((X @ p["0.first.W"] + p["0.first.b"]) * 2)
+    np.testing.assert_allclose(device.host(model(p.to(device.name), device.array(X))), expected)
+    assert repr(model) == "Sequential(Twice(), tanh)"
 
 
 def test_train_reaches_every_layer():
@@ -174,6 +217,15 @@ def test_summary_lists_layers_shapes_and_parameters():
     assert nn.Linear(4, 3).summary().splitlines()[-1] == "15 parameters in 1 block"
 
 
+def test_summary_tells_sequences_inside_by_their_own_layers():
+    inner = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.tanh, last=nn.Linear(3, 2)))
+    model = nn.Sequential(nn.Linear(4, 3), nn.Sequential(), nn.Residual(nn.Sequential(nn.relu)), part=inner)
+    lines = model.summary(X.astype("float32")).splitlines()[1:-1]
+    assert [line.split()[0] for line in lines] == ["0", "2", "part.0", "part.1.0", "part.1.last"]
+    assert [line.split()[-1] for line in lines] == ["15", "0", "12", "0", "8"]
+    assert lines[-1].split()[-3:-1] == ["(5,", "2)"]
+
+
 def test_summary_of_a_residual_gives_its_parts_the_same_input():
     layer = nn.Residual(nn.Linear(4, 3), nn.Linear(4, 3, bias=False))
     text = layer.summary(X.astype("float32"))
@@ -185,6 +237,11 @@ def test_swapped_arguments_are_told_the_order():
     for model in (nn.Sequential(nn.Linear(4, 3)), nn.Residual(nn.Linear(4, 4)), nn.Linear(4, 3)):
         with pytest.raises(TypeError, match=r"call model\(params, x\), in this order: params is a ndarray"):
             model(X, model.init(dtype="float64"))
+
+
+def test_bytes_are_told_how_they_become_numbers():
+    with pytest.raises(TypeError, match=r"x\.astype\('float32'\) / 255, or.*scaled\(x\)"):
+        nn.Linear(4, 3)(nn.Linear(4, 3).init(), np.zeros((5, 4), "uint8"))
 
 
 def test_an_attribute_error_inside_a_layer_stays_what_it_is():

@@ -1,7 +1,8 @@
 """The strict device: NumPy's numbers behind CuPy's rules.
 
 What would fail on a GPU fails here, and what would make the host wait for it is counted, and refused inside
-`minibng.backend.waiting.forbid_sync`. The arithmetic is NumPy's, so results have the bits of device "cpu".
+`minibng.backend.waiting.forbid_sync`. The arithmetic is NumPy's, so results have the bits of device "cpu", but for
+convolutions: there the host has a way of its own, and this device goes the way of a GPU.
 """
 
 from __future__ import annotations
