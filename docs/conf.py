@@ -54,6 +54,8 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
+smartquotes_action = "qe"  # quotation marks and dots; two hyphens begin an option of the command line
+
 # The notebooks are shown as they were run: their outputs are stored in them.
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # nothing from a network; widgets need a running notebook anyway

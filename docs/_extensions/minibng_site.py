@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import importlib
 import inspect
-import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -21,6 +21,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from minibng import cli, data, optim
+from minibng.data.download import size_text
 from minibng.experiments import EXPERIMENTS
 from minibng.verify import LAWS
 
@@ -99,10 +100,31 @@ def entry(module: ModuleType, name: str) -> Iterator[str]:
     yield ""
 
 
+def by_home(module: ModuleType, names: Iterable[str], order: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names under what their own modules are about, the modules named in ``order`` first."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        home = getattr(getattr(module, name), "__module__", None) or module.__name__
+        groups.setdefault(home, []).append(name)
+    places = {home: place for place, home in enumerate(order)}
+    homes = sorted(groups, key=lambda home: places.get(home.rpartition(".")[2], len(places)))
+    return {about(sys.modules[home]): groups[home] for home in homes}
+
+
+def about(module: ModuleType) -> str:
+    """Return what a module is about: its docstring up to the first colon, bracket or full stop."""
+    return re.split(r"[:;.]| \(", module.__doc__ or "", maxsplit=1)[0]
+
+
 class Public(SphinxDirective):
-    """``.. public:: minibng.nn``: the module's docstring, a table of its public names, and each of them in full."""
+    """``.. public:: minibng.nn``: the module's docstring, a table of its public names, and each of them in full.
+
+    With ``:by-home: linear convolution`` the names of a package stand together by the modules that define them, those
+    two first.
+    """
 
     required_arguments = 1
+    option_spec: ClassVar[dict[str, Callable[[str], Any]]] = {"by-home": str.split}
 
     def run(self) -> list[nodes.Node]:
         """Write the page and parse it."""
@@ -111,14 +133,18 @@ class Public(SphinxDirective):
         homes = {name: shorter_home(module, name) for name in names}
         own = [name for name in names if homes[name] is None]
         above = [f":py:obj:`~{homes[name]}.{name}`" for name in names if homes[name] is not None]
+        packages = ", ".join(f":py:mod:`{home}`" for home in sorted({home for home in homes.values() if home}))
         listed = [name for name in own if is_object(getattr(module, name))]
+        groups = by_home(module, listed, self.options["by-home"]) if "by-home" in self.options else {"": listed}
         lines = [f".. automodule:: {module.__name__}", "   :no-members:", ""]
         if above:
-            lines += [f"Also here, documented with :py:mod:`minibng`: {', '.join(above)}.", ""]
+            lines += [f"Also here, documented with {packages}: {', '.join(above)}.", ""]
         lines += [f".. currentmodule:: {module.__name__}", ""]
-        if listed:
-            lines += [".. autosummary::", "", *(f"   {name}" for name in listed), ""]
-        for name in own:
+        for title, group in groups.items():
+            lines += [f".. rubric:: {title}", ""] if title else []
+            lines += [".. autosummary::", "", *(f"   {name}" for name in group), ""] if group else []
+        in_order = [name for group in groups.values() for name in group]
+        for name in [*in_order, *(name for name in own if name not in listed)]:
             lines += entry(module, name)
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
@@ -174,38 +200,59 @@ def laws() -> Iterator[str]:
 
 def datasets() -> Iterator[str]:
     """Yield the table of the data sets."""
-    yield from table(["name", "what it is"], [[f"``{name}``", e.about] for name, e in data.DATASETS.items()])
+    rows = [
+        [
+            f"``{name}``",
+            e.about.removesuffix(" (download)"),
+            size_text(sum(file.size for file in e.files)) * bool(e.files),
+        ]
+        for name, e in data.DATASETS.items()
+    ]
+    yield from table(["name", "what it is", "download"], rows)
 
 
 def experiments() -> Iterator[str]:
-    """Yield the experiments with the claims that each tests."""
+    """Yield the experiments with the claims that each tests, and their presets."""
+    measured = {"train_loss": "final training loss", "test_error": "test error"}
     for name, experiment in EXPERIMENTS.items():
         yield from (f"``{name}``", f"   {experiment.about}", "")
         for claim in experiment.claims:
-            words = f"{claim.treatment} against {claim.baseline}"
-            setting = ", ".join(f"{key} {value}" for key, value in claim.setting.items())
-            yield from (f"   Claim {claim.number}: {claim.statement} Tested as {words}, {setting}.", "")
+            words = f"{claim.treatment} against {claim.baseline}, by {measured[claim.metric]}"
+            setting = ", ".join(f"{key} {value}" for key, value in claim.setting.items() if value is not None)
+            why = f" No verdict: {claim.undecidable}." * bool(claim.undecidable)
+            yield from (f"   {claim.number}: {claim.statement}. Tested as {words}; {setting}.{why}", "")
+        for trend in experiment.trends:
+            pairs = ", ".join(f"{treatment} against {baseline}" for baseline, treatment in trend.pairs)
+            yield from (f"   Exploratory, along {trend.axis}: {trend.question} ({pairs})", "")
+        for key, preset in experiment.presets.items():
+            yield from (f"   ``--preset {key}``: {preset.about}.", "")
 
 
 def commands() -> Iterator[str]:
-    """Yield the help text of every command, as ``--help`` prints it."""
-    for name in (None, *cli.COMMANDS):
-        title = f"minibng {name}" if name else "minibng"
-        yield from (title, "-" * len(title), "", ".. code-block:: text", "")
-        yield from (f"   {line}" for line in help_text([name] if name else []).splitlines())
-        yield ""
-
-
-def help_text(words: list[str]) -> str:
-    """Return what a command prints for ``--help``, at a width that fits the page."""
+    """Yield the help text of every command, as ``--help`` prints it, at a width that fits the page."""
     before, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "92"
-    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            cli.main([*words, "--help"])
+        for parser, above in parsers(cli._parser()):
+            title = parser.prog
+            text = parser.format_help().rstrip()
+            if above is not None and parser.epilog == above.epilog and parser.epilog:
+                text = text.removesuffix(parser.epilog.rstrip()).rstrip()  # it stands with the command already
+            yield from (title, ("-" if title.count(" ") < 2 else "~") * len(title), "", ".. code-block:: text", "")
+            yield from (f"   {line}" for line in text.splitlines())
+            yield ""
     finally:
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-    return printed.getvalue().rstrip()
+
+
+def parsers(
+    parser: argparse.ArgumentParser, above: argparse.ArgumentParser | None = None
+) -> Iterator[tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]]:
+    """Yield a parser and those of all its commands, each with the one above it."""
+    yield parser, above
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers(command, parser)
 
 
 WRITERS: Mapping[str, Callable[[], Iterator[str]]] = {
