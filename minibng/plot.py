@@ -35,7 +35,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 SMALL = 8.5  # points: notes, legends and counts; all other text has matplotlib's 10 to 12
 MAX_COLUMNS = 500  # of a heat map: more steps than this are binned
 
-# What makes two runs incomparable: those that differ here are never averaged, and stand in rows of their own.
+# What makes two runs incomparable: those that differ here are never averaged, and stand in rows of their own. DETAILS
+# are named only where they differ.
 SETTING = {
     "dataset": "{}",
     "model": "{}",
@@ -43,6 +44,15 @@ SETTING = {
     "activation": "{}",
     "batch": "batch {}",
     "schedule": "{} schedule",
+}
+DETAILS = {
+    "data_dir": "{}",
+    "size": "size {}",
+    "samples": "{} samples",
+    "width": "width {}",
+    "augment": "augmentation {}",
+    "weight_decay": "weight decay {}",
+    "norm_blocks": "norm blocks {}",
 }
 
 # The palette of Okabe and Ito, told apart by colour-blind readers; the marker tells the family in grey print.
@@ -61,6 +71,7 @@ FORMS = {  # suffix of the optimizer's name: line style, line width, filled mark
     "-clip": ((0, (1.0, 1.4)), 1.6, False),
     "": ("solid", 1.0, False),
 }
+QUANTITIES = dict.fromkeys(("gradient", "update", "parameter"))
 BAD = "#E4002B"  # zero or non-finite norms: a red that viridis, the colour map of the norms, does not contain
 
 
@@ -95,7 +106,9 @@ def style(optimizer: str) -> dict[str, Any]:
     }
 
 
-def training_curves(records: Iterable[Record], chosen: Mapping[str, float] | None = None) -> Figure:
+def training_curves(
+    records: Iterable[Record], chosen: Mapping[str, float] | None = None, errors: Iterable[Record] | None = None
+) -> Figure:
     """Draw training loss and test error against epochs, one line per optimizer at its chosen learning rate.
 
     A line is the mean over seeds (the geometric mean for the loss, whose axis is logarithmic), in a band from
@@ -111,6 +124,9 @@ def training_curves(records: Iterable[Record], chosen: Mapping[str, float] | Non
         The learning rate to show of each optimizer; optimizers that it does not name are left out. By default
         every optimizer, at the rate where the fewest runs diverged and, among those, the geometric mean of
         the final training loss is lowest.
+    errors
+        Records that the test errors are drawn from, of one rate an optimizer: where it was chosen by validation error.
+        By default the same.
 
     Returns
     -------
@@ -123,18 +139,22 @@ def training_curves(records: Iterable[Record], chosen: Mapping[str, float] | Non
         Where there is nothing to draw, a chosen rate was not run, or one seed was run twice.
     """
     settings = _settings(records)
+    others = settings if errors is None else _settings(errors)
     figure, rows = _rows(settings, width=11.0, height=4.0)
     crossed = False
-    for row, optimizers in zip(rows, settings.values(), strict=True):
+    for row, (setting, optimizers) in zip(rows, settings.items(), strict=True):
         left, right = row.subplots(1, 2)
         picked = {name: _best(rates) for name, rates in optimizers.items()} if chosen is None else chosen
         for index, (name, lr) in enumerate(picked.items()):
             runs = _at(choose(optimizers, name, "optimizer"), lr, name)
+            rates = others[setting][name]
+            at = lr if errors is None else _best(rates)
             lost = sum(map(_diverged, runs))
             crossed = crossed or lost > 0
-            label = f"{name}, lr {lr:.3g}" + (f" ({lost} of {len(runs)} diverged)" if lost else "")
+            label = f"{name}, lr {lr:.3g}" + (f", error at {at:.3g}" if at != lr else "")
+            label += f" ({lost} of {len(runs)} diverged)" if lost else ""
             _curve(left, runs, "train_loss", index, label)
-            _curve(right, runs, "test_error", index, label)
+            _curve(right, _at(rates, at, name), "test_error", index, label)
         left.set(xlabel="epoch", ylabel="training loss", yscale=_scale(left))
         _plain_ticks(left.yaxis)
         right.set(xlabel="epoch", ylabel="test error (%)")
@@ -217,7 +237,7 @@ def norm_heatmap(
     optimizers
         Which to draw, in this order; by default all, in the order of the records.
     quantity
-        "gradient" or "update".
+        "gradient", "update" or "parameter".
 
     Returns
     -------
@@ -229,7 +249,7 @@ def norm_heatmap(
     ValueError
         Where there is nothing to draw, or the runs do not have the same blocks.
     """
-    choose({"gradient": 0, "update": 0}, quantity, "quantity")
+    choose(QUANTITIES, quantity, "quantity")
     panels, blocks = _norm_panels(norms, optimizers)
     figure, grid = _norm_grid(len(panels), blocks)
     from matplotlib import colormaps
@@ -247,6 +267,114 @@ def norm_heatmap(
     bar.set_label(f"log10 of the {quantity} norm\n(red: zero or not finite)")
     what = _describe(next(iter(panels.values()))[0])
     figure.suptitle(f"Norm of each block's {quantity}" + (f": {what}" if what else ""))
+    return figure
+
+
+def norm_growth(
+    norms: Iterable[Record], optimizers: Iterable[str] | None = None, quantity: str = "parameter"
+) -> Figure:
+    """Draw each block's norm against steps, divided by its first value: a line a block, a panel an optimizer and rate.
+
+    Of parameters in front of a batch norm this is the growth that theory I13 tells of: ‖x^i‖² gains lr² a step under
+    SGD-NG, and a factor of 1 + lr² under adaptive NG. Seeds are joined by the geometric mean. A block whose first norm
+    is zero has no line.
+
+    Parameters
+    ----------
+    norms
+        One mapping per recorded run and step; header lines are skipped.
+    optimizers
+        Which to draw, in this order; by default all, in the order of the records.
+    quantity
+        "parameter", "gradient" or "update".
+
+    Returns
+    -------
+    Figure
+        Panels with one scale; the colour of a line tells how deep its block lies.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw, or the runs do not have the same blocks.
+    """
+    choose(QUANTITIES, quantity, "quantity")
+    panels, blocks = _norm_panels(norms, optimizers)
+    columns = min(len(panels), 3)
+    figure = _figure(1.6 + 3.4 * columns, 0.9 + 2.7 * -(-len(panels) // columns))
+    grid = list(figure.subplots(-(-len(panels) // columns), columns, sharey=True, squeeze=False).flat)
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colors = colormaps["viridis"]
+    for axes, (title, rows) in zip(grid, panels.items(), strict=False):
+        edges, values = _log_norms(rows, quantity)
+        for b, line in enumerate(values):
+            if np.isfinite(line[0]):
+                axes.plot(
+                    edges[:-1] + 0.5, 10.0 ** (line - line[0]), color=colors(b / max(len(blocks) - 1, 1)), linewidth=1.0
+                )
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        _tidy(axes)
+    heights = np.concatenate([_heights(axes) for axes in grid])
+    if len(heights) and heights.max() > 3 * heights.min():
+        grid[0].set_yscale("log")  # for all of them
+        _plain_ticks(grid[0].yaxis)
+    for axes in grid[::columns]:
+        axes.set_ylabel(f"{quantity} norm ÷ first")
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    depth = ScalarMappable(Normalize(0, len(blocks) - 1), colors)
+    bar = figure.colorbar(depth, ax=grid[: len(panels)], aspect=30, pad=0.02)
+    bar.set_label(f"block, 0 is {blocks[0]}")
+    what = _describe(next(iter(panels.values()))[0])
+    figure.suptitle(f"Norm of each block's {quantity}, divided by its first" + (f": {what}" if what else ""))
+    return figure
+
+
+def effects(points: Iterable[Record]) -> Figure:
+    """Draw the ratio of final training losses, treatment to baseline, along an axis such as the depth.
+
+    Parameters
+    ----------
+    points
+        Mappings with baseline, treatment, axis, value, ratio, low and high (the ends of its interval), and setting.
+
+    Returns
+    -------
+    Figure
+        One panel: a line for each pair and setting, with its intervals; below 1 the treatment does better.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw.
+    """
+    lines: dict[tuple[str, str, str], list[Record]] = {}
+    for point in points:
+        lines.setdefault((point["setting"], point["baseline"], point["treatment"]), []).append(point)
+    if not lines:
+        raise ValueError("no effects to draw: the list holds no point")
+    figure = _figure(6.6, 4.2)
+    axes = figure.subplots()
+    settings = {setting for setting, _, _ in lines}
+    values = sorted({point["value"] for row in lines.values() for point in row})
+    for k, ((setting, baseline, treatment), row) in enumerate(lines.items()):
+        row = sorted(row, key=lambda point: point["value"])
+        y, low, high = (np.array([_number(point[name]) for point in row]) for name in ("ratio", "low", "high"))
+        shift = 0.08 * (k - (len(lines) - 1) / 2)  # intervals stand beside each other
+        x = [values.index(point["value"]) + shift for point in row]
+        label = f"{treatment} / {baseline}" + (f", {setting}" if len(settings) > 1 else "")
+        axes.errorbar(x, y, yerr=np.array([y - low, high - y]), capsize=3, **style(treatment) | {"label": label})
+    axes.axhline(1.0, color="0.5", linewidth=0.8)
+    axes.set(xlabel=str(row[0]["axis"]), ylabel="ratio of final training losses", yscale="log")
+    axes.set_xticks(range(len(values)), labels=[str(v) for v in values])
+    _plain_ticks(axes.yaxis)
+    _tidy(axes)
+    axes.legend(frameon=False, fontsize=SMALL)
+    _note(figure, "Below 1 the treatment does better. Bars: 95 % intervals over paired seeds; exploratory.")
     return figure
 
 
@@ -296,12 +424,16 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
     """Sort the records into setting → optimizer → rate → runs; in their own order, but rates ascend."""
     found: dict[str, dict[str, dict[float, dict[Any, Run]]]] = {}
+    records = [record for record in records if record.get("kind") != "header"]
+    details = [key for key in DETAILS if len({record.get(key) for record in records}) > 1]
     for record in records:
-        if record.get("kind") == "header":
-            continue
         if missing := {"optimizer", "lr", "seed", "epoch", "train_loss"} - record.keys():
             raise ValueError(f"not a training record, for want of {', '.join(sorted(missing))}: {dict(record)!r:.200}")
-        seeds = found.setdefault(_describe(record), {}).setdefault(record["optimizer"], {}).setdefault(record["lr"], {})
+        seeds = (
+            found.setdefault(_describe(record, details), {})
+            .setdefault(record["optimizer"], {})
+            .setdefault(record["lr"], {})
+        )
         run = seeds.setdefault(record["seed"], [])
         if run and run[0].get("run") != record.get("run"):
             raise ValueError(
@@ -322,9 +454,10 @@ def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
     }
 
 
-def _describe(record: Record) -> str:
+def _describe(record: Record, details: Iterable[str] = ()) -> str:
     """Tell a record's setting in words."""
-    return ", ".join(text.format(record[key]) for key, text in SETTING.items() if record.get(key) is not None)
+    words = SETTING | {key: DETAILS[key] for key in details}
+    return ", ".join(text.format(record[key]) for key, text in words.items() if record.get(key) is not None)
 
 
 def _number(value: object) -> float:
@@ -430,7 +563,7 @@ def _curve(axes: Axes, runs: list[Run], field: str, index: int, label: str) -> N
 
 def _heights(axes: Axes) -> Array:
     """Return the values of all lines of the axes."""
-    return np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+    return np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines)])
 
 
 def _scale(axes: Axes) -> str:

@@ -7,6 +7,8 @@ import pytest
 
 from minibng import backend, cli
 from minibng.backend import DeviceError, devices
+from minibng.cli import doctor, listing
+from minibng.experiments import EXPERIMENTS
 
 
 def run(capsys, *argv):
@@ -82,6 +84,7 @@ NO_CUPY = (
 
 @pytest.fixture
 def without_cupy(monkeypatch):
+    backend.get_backend("strict")  # made before, so that it is the one of later tests too
     monkeypatch.setattr(devices, "_installed", lambda name: False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(backend, "_MADE", {k: v for k, v in backend._MADE.items() if not k.startswith("cuda")})
@@ -103,7 +106,7 @@ def test_doctor_shows_what_of_a_gpu_is_in_order_and_what_is_not(capsys, monkeypa
         yield "CuPy 14.2.0 (cupy-cuda13x, CUDA 13.2)"
         raise DeviceError("no NVIDIA driver was found: install it")
 
-    monkeypatch.setattr(cli, "cuda_checks", checks)
+    monkeypatch.setattr(doctor, "cuda_checks", checks)
     code, out, _ = run(capsys, "doctor")
     assert code == 0
     assert (
@@ -153,7 +156,7 @@ def test_the_strict_device_runs_what_the_host_runs(capsys, tmp_path):
         (("compare", "mlp", "--depth", "six"), "a whole number of at least 1 is needed, got 'six'"),
         (("run", "mlp", "--lr", "-1"), "a finite rate of 0 or more is needed, got '-1'"),
         (("run", "mlp", "--lr", "nan"), "got 'nan'"),
-        (("comapre", "mlp"), "invalid choice: 'comapre'"),
+        (("comapre", "mlp"), "unknown command 'comapre'; did you mean 'compare'?"),
         (("compare", "mlp", "--optimizers", ""), "at least one is needed, got ''"),
         (("compare", "mlp", "--optimizers", " ,"), "at least one is needed, got ' ,'"),
         (
@@ -163,15 +166,91 @@ def test_the_strict_device_runs_what_the_host_runs(capsys, tmp_path):
         (("compare", "mlp", "--device", "strickt"), "did you mean 'strict'?"),
         (("run", "mlp", "--dataset", "diabetes"), "diabetes is a regression, mlp classifies"),
         (("compare", "mlp", "--dataset", "digits,diabetes"), "diabetes is a regression, mlp classifies"),
-        (("run", "mlp", "--optimizers", "adam", "--rate", "1"), "usage: minibng run "),
-        (("run", "mlp", "--rate", "1"), "minibng run: error: unrecognized arguments: --rate 1"),
+        (("run", "mlp", "--optimizers", "adam", "--rate", "1"), "usage: minibng run mlp "),
+        (("run", "mlp", "--rate", "1"), "minibng run mlp: error: unrecognized arguments: --rate 1"),
         ((), "COMMAND"),
+        (("compare", "resnet", "--activation", "relu"), "minibng compare resnet: error: unrecognized arguments: --act"),
+        (
+            ("compare", "mlp", "--norm-blocks", "own"),
+            "minibng compare mlp: error: unrecognized arguments: --norm-blocks",
+        ),
+        (("run", "mlp", "--width", "8"), "minibng run mlp: error: unrecognized arguments: --width 8"),
+        (
+            ("compare", "resnet", "--norm-blocks", "mergd"),
+            "unknown kind of batch norm's blocks 'mergd'; did you mean 'me",
+        ),
+        (("compare", "resnet", "--augment", "flip"), "unknown augmentation 'flip'"),
+        (("compare", "resnet", "--preset", "papr"), "unknown preset 'papr'; did you mean 'paper'?"),
+        (("compare", "resnet", "--samples", "some"), "a whole number of at least 1 is needed, got 'some'"),
+        (("run", "imagenet", "--dataset", "texture"), "did you mean 'textures'?"),
+        (("run", "imagenet", "--weight-decay", "-1"), "a finite rate of 0 or more is needed, got '-1'"),
+        (("compare",), "the following arguments are required: EXPERIMENT"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_what_is_valid(capsys, argv, told):
     code, _, err = run(capsys, *argv)
     assert code == 2
     assert told in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_tells_every_option_with_its_default(capsys, name):
+    for command in ("compare", "run"):
+        code, out, _ = run(capsys, command, name, "--help")
+        assert code == 0 and out.startswith(f"usage: minibng {command} {name} ")
+        told = " ".join(out.split())
+        for key, axis in EXPERIMENTS[name].axes.items():
+            assert f"--{key.replace('_', '-')} {key.upper()}" in told
+            values = axis.values if command == "compare" else axis.values[:1]
+            assert f"default {','.join('none' if v is None else str(v) for v in values)}" in told
+
+
+def asked_for(monkeypatch, *argv):
+    """Return what the command line asks of a comparison: the experiment, and the keywords."""
+    asked = []
+
+    def compared(experiment, **chosen):
+        asked.append((experiment, chosen))
+        raise RuntimeError("asked")
+
+    monkeypatch.setattr(cli.experiments, "compared", compared)
+    assert cli.main(argv) == 1
+    return asked[0]
+
+
+def test_options_make_the_settings(monkeypatch, tmp_path):
+    argv = ("--depth", "8,20", "14", "--dataset", "cifar10", "--data-dir", "a,b", "--norm-blocks", "merged")
+    experiment, chosen = asked_for(monkeypatch, "compare", "resnet", *argv, "--size", "none", "--out", str(tmp_path))
+    assert experiment is EXPERIMENTS["resnet"]
+    assert [s["depth"] for s in chosen["settings"]] == [8, 20, 14]
+    fixed = {
+        "dataset": "cifar10",
+        "data_dir": "a,b",
+        "norm_blocks": "merged",
+        "size": None,
+    }  # a folder's name has commas
+    assert all(fixed.items() <= s.items() and s.keys() == experiment.axes.keys() for s in chosen["settings"])
+
+
+def test_a_preset_is_a_bundle_that_options_still_change(monkeypatch, tmp_path):
+    argv = ("compare", "resnet", "--preset", "paper", "--dataset", "cifar100", "--out", str(tmp_path))
+    experiment, chosen = asked_for(monkeypatch, *argv)
+    assert (experiment.epochs, experiment.batch) == (182, 128)
+    assert [s["depth"] for s in chosen["settings"]] == [20, 32, 44, 56, 110]
+    fixed = {"dataset": "cifar100", "width": 16, "augment": "crop-mirror", "samples": None, "weight_decay": 1e-3}
+    assert all(fixed.items() <= s.items() for s in chosen["settings"])
+
+
+def test_a_run_takes_the_first_value_of_every_axis_and_the_presets(capsys, tmp_path):
+    argv = ("run", "resnet", "--size", "8", "--width", "2", "--samples", "64", "--epochs", "1", "--out", str(tmp_path))
+    code, out, _ = run(capsys, *argv, "--norm-blocks", "excluded")
+    assert code == 0 and "15 blocks" in out
+    names = {"norms.jsonl", "norms.png", "parameters.png", "records.jsonl", "training.png"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    line = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[1])
+    assert (line["depth"], line["norm_blocks"], line["schedule"], line["batch"]) == (8, "excluded", "step", 32)
+    code, _, err = run(capsys, "run", "imagenet", "--preset", "paper", "--out", str(tmp_path))
+    assert code == 1 and "--dataset folder needs --data-dir" in err
 
 
 def test_an_output_folder_that_cannot_be_written_to_ends_it_before_any_run(capsys, tmp_path):
@@ -195,7 +274,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path):
 
 
 def test_ctrl_c_is_told_in_one_line(capsys, monkeypatch):
-    monkeypatch.setitem(cli.COMMANDS, "list", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(listing, "show", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
     code, _, err = run(capsys, "list")
     assert code == 130 and err == "minibng: interrupted\n"
 

@@ -383,3 +383,73 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'minibng\[experiments\]'"):
         plot.training_curves(grid())
+
+
+# growth of norms, effects along an axis, errors at other rates, details
+
+
+def test_growth_is_each_blocks_norm_against_its_first():
+    def grown(name, seed, step, block):
+        return (2.0 if block else 0.0) * 1.1 ** ((step - 1) * (1 + (name == "adam")) * block)
+
+    records = [row | {"parameter": row["gradient"], "step": row["step"] * 7} for row in norms(value=grown, seeds=2)]
+    figure = drawn(plot.norm_growth(records))
+    panels = {axes.get_title().split(",")[0]: axes for axes in figure.axes if axes.get_title()}
+    assert set(panels) == {"adam", "adam-ng"}
+    for name, axes in panels.items():
+        assert len(axes.lines) == 2 and axes.get_yscale() == "log"  # the block that is zero at first has no line
+        for block, line in enumerate(axes.lines, 1):
+            np.testing.assert_allclose(line.get_xdata(), 7 * np.arange(1, 11), atol=0.6)
+            np.testing.assert_allclose(line.get_ydata(), 1.1 ** (np.arange(10) * (1 + (name == "adam")) * block))
+    assert len(drawn(plot.norm_growth(records, ["adam-ng"], quantity="update")).axes) == 2
+    with pytest.raises(ValueError, match="unknown quantity 'parameters'; did you mean 'parameter'"):
+        plot.norm_growth(records, quantity="parameters")
+
+
+def effect(value, treatment="adam-ng", setting="", **other):
+    pair = {"baseline": "adam", "treatment": treatment, "axis": "depth", "setting": setting}
+    return pair | {"value": value, "ratio": 0.5, "low": 0.25, "high": 1.0} | other
+
+
+def test_effects_are_ratios_with_their_intervals_along_the_axis():
+    figure = drawn(
+        plot.effects(
+            [effect(20, ratio=2.0, low=1.0, high=4.0), effect(8), effect(20, "adam-clip"), effect(8, "adam-clip")]
+        )
+    )
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "20"] and axes.get_xlabel() == "depth"
+    found = {c.get_label(): c for c in axes.containers}
+    assert set(found) == {"adam-ng / adam", "adam-clip / adam"}
+    line, _, (bars,) = found["adam-ng / adam"]
+    assert line.get_ydata().tolist() == [0.5, 2.0]
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[0.25, 1.0], [1.0, 4.0]])
+    both = drawn(plot.effects([effect(8, setting="width 4"), effect(20, setting="width 8")]))
+    assert "adam-ng / adam, width 4" in {c.get_label() for c in both.axes[0].containers}
+    with pytest.raises(ValueError, match="no effects to draw"):
+        plot.effects([])
+
+
+def test_intervals_that_there_are_not_are_left_out():
+    drawn(
+        plot.effects([effect(8, low=math.nan, high=math.nan), effect(20, ratio=math.nan, low=math.nan, high=math.nan)])
+    )
+
+
+def test_errors_can_be_of_another_rate_than_the_losses():
+    losses = run("adam", 0.1, 0, [1.0, 0.1], [0.5, 0.4]) + run("sgd", 0.1, 0, [1.0, 0.2], [0.5, 0.45])
+    errors = run("adam", 0.01, 0, [1.0, 0.3], [0.5, 0.2]) + run("sgd", 0.1, 0, [1.0, 0.2], [0.5, 0.45])
+    left, right = drawn(plot.training_curves(losses, errors=errors)).axes
+    np.testing.assert_allclose(lines(left)["adam"].get_ydata(), [1.0, 0.1])
+    np.testing.assert_allclose(lines(right)["adam"].get_ydata(), [50, 20])
+    assert lines(right)["adam"].get_label() == "adam, lr 0.1, error at 0.01"
+    assert lines(right)["sgd"].get_label() == "sgd, lr 0.1"
+
+
+def test_details_are_named_where_they_differ_alone():
+    narrow, wide = ({"depth": 8, "width": width, "norm_blocks": "own"} for width in (4, 8))
+    one = plot.training_curves(run("adam", 0.1, 0, [1.0, 0.1], **narrow))
+    assert [row.get_suptitle() for row in one.subfigs] == ["digits, depth 8, tanh, constant schedule"]
+    two = plot.training_curves(run("adam", 0.1, 0, [1.0, 0.1], **narrow) + run("adam", 0.1, 0, [1.0, 0.2], **wide))
+    told = "digits, depth 8, tanh, constant schedule, width "
+    assert [row.get_suptitle() for row in two.subfigs] == [told + "4", told + "8"]

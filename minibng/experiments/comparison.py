@@ -1,8 +1,9 @@
 """The protocol of a fair comparison: equal grids, equal seeds, one rate chosen by a stated rule, verdicts from pairs.
 
 Every optimizer gets the same number of learning rates with the same ratio around a centre of its own. A best rate at
-the edge of its grid is marked and that grid extended once. The rate is chosen by final training loss; a diverged run
-ranks worst. With fresh seeds, rates are chosen on one set of seeds and everything is reported on another.
+the edge of its grid is marked and that grid extended once. The rate is chosen by final training loss, and where a claim
+is about test error a second time, by validation error; a diverged run ranks worst. With fresh seeds, rates are chosen
+on one set of seeds and everything is reported on another.
 """
 
 from __future__ import annotations
@@ -10,19 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minibng.backend import get_backend
-from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, combine
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, Trend, combine, key_of
+from minibng.experiments.metrics import METRICS, log_loss
 from minibng.experiments.pool import Pool, workers_for
-from minibng.experiments.statistics import Finding, Interval, judge, t_interval
+from minibng.experiments.statistics import Finding, Interval, judge, observe, t_interval
 from minibng.extras import require
 from minibng.train import Epoch, History
-
-TINY_LOSS = 1e-12
-"""Losses are compared as logarithms; smaller ones, which float32 does not tell from 0, count as this."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: an optimizer at its chosen rate in one setting, over seeds.
+    """One line of the table: an optimizer in one setting, over seeds, each number at the rate chosen for it.
 
-    ``loss`` is the geometric mean of the final training loss and its interval, ``error`` the mean test error (a
-    fraction); both leave out diverged runs, which are counted. ``edge`` marks a rate at the edge of the grid.
+    ``loss`` is the geometric mean of the final training loss and its interval, at ``lr``; ``error`` the mean test error
+    (a fraction), at ``error_lr``, which is another rate only where a claim is about test error: the one with the lowest
+    validation error. Both leave out diverged runs, which are counted. The edges mark a rate at the edge of the grid.
     """
 
     setting: Setting
@@ -54,6 +54,8 @@ class Row:
     lr: float
     edge: bool
     loss: Interval
+    error_lr: float
+    error_edge: bool
     error: Interval
     seconds: float
     diverged: int
@@ -70,6 +72,20 @@ class Verdict:
     treatment: Row
 
 
+class Effect(NamedTuple):
+    """One point of a trend: log ratio of final training losses, treatment against baseline, at one value of an axis."""
+
+    trend: Trend
+    setting: Setting
+    """Without the axis."""
+    value: Any
+    baseline: str
+    treatment: str
+    difference: Interval
+    pairs: int
+    finite: int
+
+
 @dataclass
 class Comparison:
     """Everything that a comparison found: its runs in the order of the declaration, the table, the verdicts."""
@@ -77,22 +93,18 @@ class Comparison:
     experiment: Experiment
     runs: list[Run] = field(default_factory=list)
     reported: list[Run] = field(default_factory=list)
+    """Those at the rates with the lowest final training loss."""
+    validated: list[Run] = field(default_factory=list)
+    """Those that test errors are of: at the rates with the lowest validation error where a claim is about test error,
+    else the same."""
     rows: list[Row] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
     declared: bool = True
     """Whether epochs are those of the declaration, and seeds not more: only then claims are judged."""
     device: str = "cpu"
     interrupted: bool = False
     """Whether Ctrl-C ended it; then it holds the finished runs and nothing else."""
-
-
-def _key(setting: Setting) -> tuple[Any, ...]:
-    return tuple(sorted(setting.items()))
-
-
-def _log_loss(run: Run) -> float:
-    """Return the logarithm of the final training loss; inf for a diverged run."""
-    return math.inf if run.history.diverged else math.log(max(run.last.train_loss, TINY_LOSS))
 
 
 def grid(centre: float, rates: int) -> list[float]:
@@ -112,35 +124,36 @@ def _rate(centre: float, k: int) -> float:
 
 
 class _Search:
-    """One optimizer in one setting: its grid, its runs so far, its best rate."""
+    """One optimizer in one setting: its grid, its runs so far, its best rates."""
 
     def __init__(self, experiment: Experiment, setting: Setting, optimizer: str, rates: int) -> None:
-        self.setting, self.optimizer = setting, optimizer
+        self.setting, self.optimizer, self.metrics = setting, optimizer, experiment.metrics
         self.centre = experiment.centre(optimizer, setting)
         self.rates = grid(self.centre, rates)
         self.reach = (-(rates // 2), rates - 1 - rates // 2)
         self.runs: dict[float, list[Run]] = {}
 
-    def best(self) -> float:
-        """Return the rate with the fewest diverged runs and then the lowest mean log final training loss."""
-        return min(self.rates, key=self._rank)
+    def best(self, metric: str) -> float:
+        """Return the rate with the fewest diverged runs and then the lowest mean of what the metric chooses by.
 
-    def _rank(self, lr: float) -> tuple[int, float]:
-        losses = [_log_loss(run) for run in self.runs[lr]]
-        finite = [v for v in losses if math.isfinite(v)]
-        return len(losses) - len(finite), float(np.mean(finite)) if finite else math.inf
+        Validation errors can tie; then the mean log final training loss decides.
+        """
+        return min(self.rates, key=lambda lr: self._rank(lr, metric))
 
-    def at_edge(self) -> bool:
-        """Tell whether the best rate is the smallest or largest that was tried."""
-        return self.best() in (min(self.rates), max(self.rates))
+    def _rank(self, lr: float, metric: str) -> tuple[float, ...]:
+        kept = [run.history for run in self.runs[lr] if not run.history.diverged]
+        means = [float(np.mean([f(h) for h in kept])) if kept else math.inf for f in (METRICS[metric][0], log_loss)]
+        return len(self.runs[lr]) - len(kept), *means
 
-    def extend(self) -> float | None:
-        """Add one rate beyond the edge that the best one is at; return it."""
-        if not self.at_edge():
-            return None
-        up = self.best() == max(self.rates)
-        new = _rate(self.centre, self.reach[1] + 1 if up else self.reach[0] - 1)
-        self.rates = sorted([*self.rates, new])
+    def at_edge(self, lr: float) -> bool:
+        """Tell whether a rate is the smallest or largest that was tried."""
+        return lr in (min(self.rates), max(self.rates))
+
+    def extend(self) -> list[float]:
+        """Add one rate beyond each edge that a best one is at; return them."""
+        ends = {lr == max(self.rates) for lr in map(self.best, self.metrics) if self.at_edge(lr)}
+        new = [_rate(self.centre, self.reach[1] + 1 if up else self.reach[0] - 1) for up in sorted(ends)]
+        self.rates = sorted([*self.rates, *new])
         return new
 
 
@@ -154,9 +167,9 @@ class _Rounds:
 
     def execute(self, todo: Sequence[tuple[_Search, float]], seeds: range, stage: str) -> None:
         """Run every (search, rate) with every seed; KeyboardInterrupt, once what was finished is noted."""
-        batch, device = self.result.experiment.batch, self.result.device
+        e, device = self.result.experiment, self.result.device
         jobs = [
-            Job(s.setting, s.optimizer, lr, seed, self.epochs, batch, record_norms=seed == seeds[0], device=device)
+            Job(s.setting, s.optimizer, lr, seed, self.epochs, e.batch, seed == seeds[0], device, e.measure_every)
             for s, lr in todo
             for seed in seeds
         ]
@@ -211,6 +224,9 @@ def compare(
     rates = experiment.full_rates if full else experiment.rates
     count, length = seeds or experiment.seeds, epochs or experiment.epochs
     require("scipy.stats", "experiments", "a comparison")  # before hours of work, not after
+    if experiment.prepare is not None:
+        for setting in settings:
+            experiment.prepare(setting)
     searches = [_Search(experiment, setting, name, rates) for setting in settings for name in names]
     declared = length == experiment.epochs and count <= experiment.seeds
     result = Comparison(experiment, declared=declared, device=device)
@@ -218,52 +234,71 @@ def compare(
         rounds = _Rounds(pool, result, length)
         try:
             rounds.execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")
-            rounds.execute([(s, lr) for s in searches if (lr := s.extend()) is not None], range(count), "edge")
-            chosen = [(s, s.best(), s.at_edge()) for s in searches]
+            rounds.execute([(s, lr) for s in searches for lr in s.extend()], range(count), "edge")
+            chosen = [(s, [s.best(m) for m in experiment.metrics]) for s in searches]
             if full:
-                rounds.execute([(s, lr) for s, lr, _ in chosen], range(count, 2 * count), "fresh")
+                fresh = [(s, lr) for s, best in chosen for lr in dict.fromkeys(best)]
+                rounds.execute(fresh, range(count, 2 * count), "fresh")
         except KeyboardInterrupt:
             result.interrupted = True
             return result
-    for s, lr, edge in chosen:
-        result.reported += s.runs[lr]
-        result.rows.append(_row(s, lr, edge))
+    for s, best in chosen:
+        result.reported += s.runs[best[0]]
+        result.validated += s.runs[best[-1]]
+        result.rows.append(_row(s, best[0], best[-1]))
     if result.declared:
         result.verdicts = _verdicts(experiment, result)
+    result.effects = [effect for trend in experiment.trends for effect in _effects(trend, result)]
     return result
 
 
-def _row(search: _Search, lr: float, edge: bool) -> Row:
+def _row(search: _Search, lr: float, error_lr: float) -> Row:
     runs = search.runs[lr]
-    kept = [run for run in runs if not run.history.diverged]
-    logs = t_interval([_log_loss(run) for run in kept])
-    errors = t_interval([run.last.test_error for run in kept if run.last.test_error is not None])
+    kept, validated = ([r for r in search.runs[at] if not r.history.diverged] for at in (lr, error_lr))
+    logs = t_interval([log_loss(run.history) for run in kept])
+    errors = t_interval([run.last.test_error for run in validated if run.last.test_error is not None])
     seconds = float(np.mean([run.last.seconds for run in runs]))
     with np.errstate(over="ignore"):
         loss = Interval(*(float(np.exp(v)) for v in logs))
-    return Row(search.setting, search.optimizer, lr, edge, loss, errors, seconds, len(runs) - len(kept), len(runs))
+    edges = search.at_edge(lr), search.at_edge(error_lr)
+    counts = seconds, len(runs) - len(kept), len(runs)
+    return Row(search.setting, search.optimizer, lr, edges[0], loss, error_lr, edges[1], errors, *counts)
 
 
 def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:
-    """Judge every claim whose primary comparison was run."""
+    """Judge every claim whose primary comparison was run; those that the data cannot decide only get an interval."""
     found: list[tuple[Claim, list[float], Row, Row]] = []
     for claim in experiment.claims:
         sides = []
         for name in (claim.baseline, claim.treatment):
-            rows = [r for r in result.rows if r.optimizer == name and _key(r.setting) == _key(claim.setting)]
+            rows = [r for r in result.rows if r.optimizer == name and key_of(r.setting) == key_of(claim.setting)]
             sides += rows[:1]
         if len(sides) == 2:
-            found.append((claim, _differences(claim, result), sides[0], sides[1]))
-    findings = judge([d for _, d, _, _ in found]) if found else []
+            pair = (claim.baseline, claim.treatment)
+            found.append((claim, _differences(result, claim.metric, *pair, claim.setting), sides[0], sides[1]))
+    judged = iter(judge([d for claim, d, _, _ in found if not claim.undecidable]))
+    findings = [observe(d) if claim.undecidable else next(judged) for claim, d, _, _ in found]
     return [Verdict(c, f, base, treat) for (c, _, base, treat), f in zip(found, findings, strict=True)]
 
 
-def _differences(claim: Claim, result: Comparison) -> list[float]:
-    """Return treatment − baseline of the log final training losses, for each seed."""
-    values: dict[str, dict[int, float]] = {}
-    for run in result.reported:
-        if _key(run.job.setting) == _key(claim.setting):
-            values.setdefault(run.job.optimizer, {})[run.job.seed] = _log_loss(run)
-    baseline, treatment = values[claim.baseline], values[claim.treatment]
+def _differences(result: Comparison, metric: str, baseline: str, treatment: str, setting: Setting) -> list[float]:
+    """Return treatment − baseline of what a metric compares, for each seed, at the rates chosen for it."""
+    values: dict[str, dict[int, float]] = {baseline: {}, treatment: {}}
+    for run in result.reported if metric == "train_loss" else result.validated:
+        if run.job.optimizer in values and key_of(run.job.setting) == key_of(setting):
+            values[run.job.optimizer][run.job.seed] = METRICS[metric].compared(run.history)
     with np.errstate(invalid="ignore"):
-        return [float(np.subtract(treatment[seed], baseline[seed])) for seed in baseline]
+        return [float(np.subtract(values[treatment][seed], value)) for seed, value in values[baseline].items()]
+
+
+def _effects(trend: Trend, result: Comparison) -> list[Effect]:
+    """Return the points of a trend, for every pair of optimizers that was run."""
+    found = []
+    have = {row.optimizer for row in result.rows}
+    for setting in {key_of(row.setting): row.setting for row in result.rows}.values():
+        for baseline, treatment in trend.pairs:
+            if {baseline, treatment} <= have:
+                seen = observe(_differences(result, "train_loss", baseline, treatment, setting))
+                rest = {k: v for k, v in setting.items() if k != trend.axis}
+                found.append(Effect(trend, rest, setting[trend.axis], baseline, treatment, *seen[1:]))
+    return found

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
+from minibng.experiments.metrics import METRICS
+from minibng.experiments.options import Axis
+from minibng.names import choose
 from minibng.train import History
 
 RATIO = 10**0.5
@@ -14,6 +17,14 @@ RATIO = 10**0.5
 
 Setting = Mapping[str, Any]
 """What varies between comparisons, not within one: data set, depth, activation, schedule."""
+
+PLACE = "data_dir"
+"""The entry of a setting that says where files lie, which is no part of what is compared."""
+
+
+def key_of(setting: Setting) -> tuple[tuple[str, Any], ...]:
+    """Return what two settings are equal by."""
+    return tuple(sorted((name, value) for name, value in setting.items() if name != PLACE))
 
 
 def combine(axes: Mapping[str, tuple[Any, ...]]) -> tuple[Setting, ...]:
@@ -38,15 +49,18 @@ class Job(NamedTuple):
     batch: int
     record_norms: bool = False
     device: str = "cpu"
+    measure_every: int = 1
 
 
 @dataclass(frozen=True)
 class Claim:
     """A claim about training and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
 
-    Log final training losses are compared, seed by seed; lower is better. It is judged only at the budget that the
-    experiment declares (epochs, batch size, rates), and on no more seeds than it declares: to add seeds until a claim
-    is decided is to decide by chance.
+    With the metric "train_loss" the logarithms of final training losses are compared, seed by seed, at the rates with
+    the lowest training loss; with "test_error" the test errors of the last epoch, at the rates with the lowest
+    validation error. Lower is better. It is judged only at the budget that the experiment declares (epochs, batch size,
+    rates), and on no more seeds than it declares: to add seeds until a claim is decided is to decide by chance. Where
+    ``undecidable`` says why the data cannot decide it, the interval is told without a verdict.
     """
 
     number: str
@@ -54,6 +68,28 @@ class Claim:
     baseline: str
     treatment: str
     setting: Setting
+    metric: str = "train_loss"
+    undecidable: str = ""
+
+    def __post_init__(self) -> None:
+        choose(METRICS, self.metric, "metric")
+
+
+class Trend(NamedTuple):
+    """An exploratory question: how the effect on the training loss goes along an axis. It gets no verdict."""
+
+    question: str
+    axis: str
+    pairs: tuple[tuple[str, str], ...]
+    """(baseline, treatment), each with a column of its own."""
+
+
+class Preset(NamedTuple):
+    """A bundle of settings: what it is, the values of some axes, and other parts of an experiment, by name."""
+
+    about: str
+    axes: Mapping[str, tuple[Any, ...]]
+    changes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,16 +108,24 @@ class Experiment:
         Where the centres come from.
     describe
         ``describe(setting)`` → the model and the data in words.
-    axes, full_axes
-        What varies, name → values, by default and with ``--full``; every combination is compared on its own.
+    axes
+        What varies, by name, by default and with ``--full``; every combination is compared on its own.
     optimizers, full_optimizers
         Command-line names, baselines first.
     rates, full_rates
         How many learning rates, the same for every optimizer.
     seeds
         How many seeds, the same ones for every optimizer.
-    claims
-        Written before any run.
+    measure_every
+        How many epochs lie between two measurements of the whole data set, in a comparison.
+    claims, trends
+        Written before any run; `report` tells of both, claims alone are judged.
+    presets
+        Other bundles of settings, by name.
+    prepare
+        ``prepare(setting)`` is called in the parent before any run, to download data or to refuse a setting.
+    figures
+        Which of `report.FIGURES` are drawn.
     """
 
     name: str
@@ -90,8 +134,7 @@ class Experiment:
     centre: Callable[[str, Setting], float]
     centre_source: str
     describe: Callable[[Setting], str]
-    axes: Mapping[str, tuple[Any, ...]]
-    full_axes: Mapping[str, tuple[Any, ...]]
+    axes: Mapping[str, Axis]
     optimizers: tuple[str, ...]
     full_optimizers: tuple[str, ...]
     claims: tuple[Claim, ...]
@@ -100,10 +143,32 @@ class Experiment:
     rates: int = 3
     full_rates: int = 5
     seeds: int = 5
+    measure_every: int = 1
+    trends: tuple[Trend, ...] = ()
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    prepare: Callable[[Setting], Any] | None = None
+    figures: tuple[str, ...] = ("training", "rates", "norms")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What rates are chosen for: always the training loss, and the test error where a claim is about it."""
+        return tuple(m for m in METRICS if m == "train_loss" or any(claim.metric == m for claim in self.claims))
+
+    def preset(self, name: str) -> Experiment:
+        """Return the experiment with the values of a preset, which are then its defaults.
+
+        Raises
+        ------
+        UnknownNameError
+            Where it has no such preset.
+        """
+        chosen = choose(self.presets, name, "preset")
+        axes = {k: replace(a, values=chosen.axes[k], full=()) if k in chosen.axes else a for k, a in self.axes.items()}
+        return replace(self, axes=axes, **chosen.changes)
 
     def axes_of(self, full: bool) -> Mapping[str, tuple[Any, ...]]:
         """Return the axes of the short or the full comparison."""
-        return self.full_axes if full else self.axes
+        return {name: axis.of(full) for name, axis in self.axes.items()}
 
     def optimizers_of(self, full: bool) -> tuple[str, ...]:
         """Return the optimizers of the short or the full comparison."""

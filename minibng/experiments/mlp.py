@@ -5,15 +5,13 @@ from __future__ import annotations
 from minibng import data, nn, optim, train
 from minibng.data import Split
 from minibng.experiments.declaration import Claim, Experiment, Job, Setting
-from minibng.optim.schedules import Schedule
+from minibng.experiments.options import Axis, one_of, whole
+from minibng.experiments.training import SCHEDULES, schedule
 from minibng.train import History
 
 WIDTH = 100
 FAMILIES = ("sgd", "momentum", "adagrad", "rmsprop", "adadelta", "adam")
 FORMS = ("", "-clip", "-ng", "-ng-adaptive")
-SCHEDULES = {"constant": "one rate throughout", "step": "a tenth of it from half of all steps on, a hundredth from 3/4"}
-DECAY_AT, DECAY = (0.5, 0.75), 0.1
-"""Step decay: the rate is multiplied by DECAY after these fractions of all steps."""
 
 # Centres of the grids, in the order of FORMS: the best of seven rates with ratio √10 on digits, 15 epochs, batch 64,
 # constant rate, seed 100, which no reported run uses; sigmoid at depth 6, tanh and relu at depth 18. Where none of the
@@ -67,13 +65,6 @@ def centre(optimizer: str, setting: Setting) -> float:
     return table.get(optimizer.removesuffix(form), table["sgd"])[FORMS.index(form)]
 
 
-def schedule(name: str, lr: float, steps: int) -> Schedule:
-    """Return a constant rate, or one with two decays on the way through ``steps`` steps."""
-    if name == "constant":
-        return optim.constant(lr)
-    return optim.step_decay(lr, [int(steps * f) for f in DECAY_AT], DECAY)
-
-
 def build(setting: Setting, split: Split) -> nn.Sequential:
     """Return the model of a setting: ``depth`` hidden layers of 100 units."""
     if split.classes is None:
@@ -81,9 +72,15 @@ def build(setting: Setting, split: Split) -> nn.Sequential:
     return nn.models.mlp(split.train.x.shape[1], [WIDTH] * setting["depth"], split.classes, setting["activation"])
 
 
+def split_of(setting: Setting) -> Split:
+    """Return the data of a setting, images as rows."""
+    split = data.load(setting["dataset"])
+    return split if split.image_shape is None else split.flat()
+
+
 def train_one(job: Job) -> History:
     """Run one job: everything depends on it alone."""
-    split = data.load(job.setting["dataset"])
+    split = split_of(job.setting)
     model = build(job.setting, split)
     params = model.init(seed=job.seed, device=job.device)
     steps = len(data.batches(split.train, job.batch)) * job.epochs
@@ -105,8 +102,15 @@ def train_one(job: Job) -> History:
 
 def describe(setting: Setting) -> str:
     """Return the model's table and where the data come from."""
-    split = data.load(setting["dataset"])
-    return f"{build(setting, split).summary(split.train.x[:1])}\n{split.source}"
+    split = split_of(setting)
+    return f"{build(setting, split).summary(split.train.scaled(split.train.x[:1]))}\n{split.source}"
+
+
+def dataset(text: str) -> str:
+    """Accept the name of a data set with classes."""
+    if text in data.DATASETS and not data.DATASETS[text].classes:
+        raise ValueError(f"{text} is a regression, mlp classifies")
+    return one_of({name: entry for name, entry in data.DATASETS.items() if entry.classes}, "data set")(text)
 
 
 EXPERIMENT = Experiment(
@@ -116,12 +120,14 @@ EXPERIMENT = Experiment(
     centre=centre,
     centre_source="best of a grid with ratio √10 at seed 100, which no reported run uses",
     describe=describe,
-    axes={"dataset": ("digits",), "depth": (6,), "activation": ("sigmoid",), "schedule": tuple(SCHEDULES)},
-    full_axes={
-        "dataset": ("digits",),
-        "depth": (6, 12, 18),
-        "activation": ("sigmoid", "tanh", "relu"),
-        "schedule": tuple(SCHEDULES),
+    prepare=split_of,
+    axes={
+        "dataset": Axis(("digits",), dataset, "digits, mnist5k, mnist1d, …, see minibng list"),
+        "depth": Axis((6,), whole(1), "hidden layers", full=(6, 12, 18)),
+        "activation": Axis(
+            ("sigmoid",), one_of(ACTIVATIONS, "activation"), ", ".join(ACTIVATIONS), full=("sigmoid", "tanh", "relu")
+        ),
+        "schedule": Axis(tuple(SCHEDULES), one_of(SCHEDULES, "schedule"), ", ".join(SCHEDULES)),
     },
     optimizers=("momentum", "momentum-clip", "momentum-ng", "momentum-ng-adaptive", "adam", "adam-ng"),
     full_optimizers=tuple(f + form for f in FAMILIES for form in FORMS),

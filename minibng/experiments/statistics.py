@@ -17,6 +17,7 @@ MIN_SEEDS = 5
 """Below this many pairs nothing is decided."""
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decided at this scale"
+EXPLORATORY = "exploratory"
 
 
 class Interval(NamedTuple):
@@ -103,3 +104,9 @@ def judge(differences: Sequence[Sequence[float]], level: float = LEVEL) -> list[
             verdict = SUPPORTED if interval.mean < 0 else CONTRADICTED
         findings.append(Finding(verdict, interval, len(d), len(finite)))
     return findings
+
+
+def observe(differences: Sequence[float]) -> Finding:
+    """Return the interval of paired differences without a verdict; pairs with a diverged run are left out."""
+    finite = [v for v in differences if math.isfinite(v)]
+    return Finding(EXPLORATORY, t_interval(finite), len(differences), len(finite))

@@ -159,6 +159,25 @@ class Adaptive:
         return np.maximum(parameters(), self.floor * self.norm.of_ones(sizes))
 
 
+class Except:
+    """Another normalizer, but for some blocks, which keep their length: ℓ^i = ‖g^i‖, untouched bit for bit.
+
+    Parameters
+    ----------
+    inner
+        The normalizer of all other blocks.
+    kept
+        Which blocks keep theirs, (B,) bool.
+    """
+
+    def __init__(self, inner: Normalizer, kept: Array) -> None:
+        self.inner, self.kept, self.safe = inner, kept, inner.safe
+
+    def lengths(self, norms: BlockNorms, sizes: Array, parameters: Callable[[], Array]) -> Array:
+        """Return ‖g^i‖ where a block is kept, else what the inner normalizer chooses."""
+        return np.where(self.kept, norms.values(), self.inner.lengths(norms, sizes, parameters))
+
+
 NORMALIZERS: dict[str, type] = {"clip": Clip, "clip-global": ClipGlobal, "unit": Unit, "adaptive": Adaptive}
 """What `Optimizer` calls ``normalize``."""
 

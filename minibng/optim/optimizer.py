@@ -13,10 +13,10 @@ import numpy as np
 from minibng.backend import Array, BlockNorms, Stepper, backend_of, is_array
 from minibng.backend.kernel import Formula, parse
 from minibng.names import choose
-from minibng.optim.normalize import NORMALIZERS, NonFiniteError, Norm, Normalizer, norm_of, sizes_of
+from minibng.optim.normalize import NORMALIZERS, Except, NonFiniteError, Norm, Normalizer, norm_of, sizes_of
 from minibng.optim.rules import FormulaRule, StepRule
 from minibng.optim.schedules import Schedule, check_rate, constant, number
-from minibng.optim.target import owner, target_of
+from minibng.optim.target import Target, owner, target_of
 from minibng.params import BlockNames, Params, match_patterns
 
 
@@ -78,6 +78,9 @@ class Optimizer:
     blocks
         The partition; default the layout's (see `params.partition`). For plain arrays "tensor" (default), "unit",
         "coordinate", "global" or lists of indices.
+    exclude
+        Name patterns of tensors whose blocks are not normalized, such as ``("*.gamma", "*.beta")``: the rule sees their
+        gradient as it comes. All tensors of a block are excluded, or none.
     weight_decay
         λ, or a mapping from name patterns to it: ``{"*.W": 1e-4}``; the first that fits holds, where none does λ = 0.
     decay
@@ -115,6 +118,7 @@ class Optimizer:
         clip: float | None = None,
         floor: float | None = None,
         blocks: Any = None,
+        exclude: str | Sequence[str] = (),
         weight_decay: float | Mapping[str, float] = 0.0,
         decay: str = "decoupled",
         nonfinite: str = "raise",
@@ -133,6 +137,9 @@ class Optimizer:
         self._backend = backend_of(*self._target.tensors)
         self._owners = {id(owner(t)) for t in self._target.tensors}
         self._sizes = sizes_of(self._target.groups, self._backend)
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        if self.exclude:
+            self.normalizer = _except(self.normalizer, self.exclude, self._target)
         self._guard = self._backend.guard(len(self.block_names))
         self._checks: list[str] = []  # what each check of a step looks at
         self._check = 0
@@ -390,6 +397,7 @@ class Optimizer:
             "normalize": self.normalize,
             "norm": self.norm.name,
             "blocks": self._partition(),
+            "exclude": list(self.exclude),
         }
 
     def _partition(self) -> dict[str, list[str]]:
@@ -473,6 +481,21 @@ def _normalizer(normalize: str | None, norm: Norm, **settings: float | None) -> 
         given["norm"] = norm
     made: Normalizer = choose(NORMALIZERS, normalize, "normalizer")(**given)
     return made
+
+
+def _except(normalizer: Normalizer | None, patterns: Sequence[str], target: Target) -> Normalizer:
+    """Return the normalizer with the blocks of the tensors that the patterns fit left out."""
+    if normalizer is None:
+        raise ValueError("exclude is a setting of a normalizer, and with normalize=None there is none: leave it out")
+    fits = match_patterns(dict.fromkeys(patterns, True), target.names, "exclude", default=False)
+    for group in target.groups:
+        if len({fits[i] for i in group.tensors}) > 1:
+            inside = ", ".join(target.names[i] for i in group.tensors if fits[i])
+            raise ValueError(
+                f"exclude: of block {group.label!r} only {inside} would be left out; exclude all of it or none"
+            )
+    kept = [fits[group.tensors[0]] for group in target.groups for _ in range(group.count)]
+    return Except(normalizer, backend_of(*target.tensors).asarray(np.array(kept)))
 
 
 def _pair_hint(grad: Any) -> str:

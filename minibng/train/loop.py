@@ -15,6 +15,7 @@ import numpy as np
 from minibng.autodiff import value_and_grad
 from minibng.backend import Array, HostArray, backend_of
 from minibng.data import Batches, Split, batches
+from minibng.data.augment import Augmentation
 from minibng.optim import Accumulator, NonFiniteError, Optimizer
 from minibng.params import Params
 from minibng.train.metrics import Evaluate, score
@@ -47,8 +48,9 @@ class History:
     """The record of one training run.
 
     ``epochs`` starts with epoch 0, before the first step. ``step_losses`` (S,) are the batch losses. Where norms were
-    recorded, ``gradient_norms`` and ``update_norms`` are (S, B): ‖g^i‖ as the gradient came (with decay "before" that
-    of g + λx) and ‖Δx^i‖ of the step, both in the optimizer's norm.
+    recorded, at the steps ``norm_steps`` (R,), ``parameter_norms``, ``gradient_norms`` and ``update_norms`` are (R, B):
+    ‖x^i‖ before the step, ‖g^i‖ as the gradient came (with decay "before" that of g + λx) and ‖Δx^i‖ of the step, all
+    in the optimizer's norm.
     """
 
     blocks: Sequence[str]
@@ -56,6 +58,8 @@ class History:
     step_losses: HostArray = field(default_factory=lambda: np.empty(0))
     gradient_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
     update_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
+    parameter_norms: HostArray = field(default_factory=lambda: np.empty((0, 0)))
+    norm_steps: HostArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     error: str = ""
     """Why a diverged run ended."""
 
@@ -64,10 +68,11 @@ class History:
         return [{**labels, **vars(epoch)} for epoch in self.epochs]
 
     def norm_records(self, **labels: Any) -> list[dict[str, Any]]:
-        """Return one record a step, each with the labels and the norms of every block's gradient and update."""
-        pairs = zip(self.gradient_norms, self.update_norms, strict=True)
+        """Return one record a step whose norms were kept, each with the labels and the norms of every block."""
         common = {**labels, "blocks": list(self.blocks)}
-        return [{**common, "step": i, "gradient": g, "update": u} for i, (g, u) in enumerate(pairs)]
+        columns = (self.norm_steps.tolist(), self.gradient_norms, self.update_norms, self.parameter_norms)
+        names = ("step", "gradient", "update", "parameter")
+        return [{**common, **dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
 
     @property
     def diverged(self) -> bool:
@@ -128,7 +133,9 @@ def fit(
     *,
     micro_batch: int | None = None,
     drop_last: bool = False,
-    record_norms: bool = False,
+    augment: Augmentation | None = None,
+    record_norms: bool | int = False,
+    measure_every: int = 1,
     on_epoch: Callable[[Epoch], Any] | None = None,
     show: bool | None = None,
     workers: Workers | None = None,
@@ -158,8 +165,13 @@ def fit(
         It is the same step for a mean loss, in less memory. (A layer that mixes samples sees the smaller batch.)
     drop_last
         Leave out a last, partial batch.
+    augment
+        What is done to the images of a batch before the step, as `data.batches` takes it.
     record_norms
-        Keep each step's block norms of gradient and update.
+        Keep the block norms of parameters, gradient and update: of every step, or with a number k of every k-th.
+    measure_every
+        How many epochs lie between two measurements of the whole splits; before the first step and after the last they
+        are measured anyway.
     on_epoch
         Called with each `Epoch` as it is measured.
     show
@@ -195,9 +207,14 @@ def fit(
         raise ValueError(f"micro_batch must lie in 1 … {batch}, the batch size, got {micro_batch}")
     if not opt.steps_on(params):
         raise ValueError("the optimizer was made on other parameters than those to train: make it on these")
-    batches(split.train, batch, seed=seed, drop_last=drop_last)  # refuses what makes no sense before anything is run
+    if measure_every < 1:
+        raise ValueError(f"measure_every must be 1 or more, got {measure_every}")
+    if isinstance(record_norms, float) or record_norms < 0:
+        raise ValueError(f"record_norms is True, False or a number of steps, got {record_norms!r}")
+    how: dict[str, Any] = {"drop_last": drop_last, "augment": augment}
+    batches(split.train, batch, seed=seed, **how)  # refuses what makes no sense before anything is run
     training, evaluate = _losses(model, loss)
-    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), record_norms, micro_batch, workers)
+    run = _Run(value_and_grad(training), params, opt, History(opt.block_names), int(record_norms), micro_batch, workers)
     if workers is not None and not workers.first:
         show, on_epoch = False, None
     bar = progress(range(epochs), what="epochs", show=show)
@@ -205,7 +222,9 @@ def fit(
         opt.check()  # what is left of steps before this run is no part of it
         run.measure(0, evaluate, split, on_epoch)
         for epoch in bar:
-            run.train(batches(split.train, batch, seed, epoch, drop_last=drop_last, device=run.backend.device))
+            run.train(batches(split.train, batch, seed, epoch, device=run.backend.device, **how))
+            if (epoch + 1) % measure_every and epoch + 1 < epochs and not run.history.error:
+                continue
             last = run.measure(epoch + 1, evaluate, split, on_epoch)
             bar.set_postfix_str(f"training loss {last.train_loss:.4g}")
             if last.diverged:
@@ -222,17 +241,20 @@ class _Run:
         params: Params,
         opt: Optimizer,
         history: History,
-        record_norms: bool,
+        norms_every: int,
         micro_batch: int | None,
         workers: Workers | None,
     ) -> None:
         self.value_and_grad, self.params, self.opt = step, params, opt
-        self.history, self.record_norms, self.micro_batch = history, record_norms, micro_batch
+        self.history, self.norms_every, self.micro_batch = history, norms_every, micro_batch
         self.backend, self.workers = backend_of(params.flat), workers
         self.asynchronous = self.backend.device.startswith("cuda")
         self.seconds = 0.0
-        self.rows: list[tuple[Array, ...]] = []
-        self.kept: list[tuple[HostArray, ...]] = []
+        self.taken = 0
+        self.values: list[Array] = []
+        self.norms: list[tuple[int, Array, Array, Array]] = []
+        self.kept_values: list[HostArray] = []
+        self.kept_norms: list[tuple[HostArray, ...]] = []
 
     def train(self, epoch: Batches) -> None:
         """Take the steps of one epoch; an error that ends them is noted."""
@@ -253,7 +275,7 @@ class _Run:
 
     def step(self, x: Array, y: Array) -> None:
         """Take one training step; on the host the clock runs for this alone."""
-        before = self.params.flat.copy() if self.record_norms else None
+        before = self.params.flat.copy() if self.norms_every and self.taken % self.norms_every == 0 else None
         start = time.process_time()
         gradient, context = self.gradient, self.backend.training_step()
         if self.workers is not None:  # gradients meet on the host, which waits for them
@@ -263,19 +285,25 @@ class _Run:
             self.opt.step(grad)
         if not self.asynchronous:
             self.seconds += time.process_time() - start
-        row: tuple[Array, ...] = (value,)
+        self.values.append(value)
         if before is not None and self.opt.norms is not None:
-            before -= self.params.flat
             views = list(self.params.layout.views(before).values())
-            row += self.opt.norms.values(), self.opt.measure(views).values()
-        self.rows.append(row)
+            size = self.opt.measure(views).values()
+            before -= self.params.flat
+            self.norms.append((self.taken, self.opt.norms.values(), self.opt.measure(views).values(), size))
+        self.taken += 1
 
     def keep(self, steps: int | None) -> None:
         """Fetch what the steps of an epoch left on the device, of the first ``steps`` ones, an array a quantity."""
-        if rows := self.rows[:steps]:
-            columns = (self.backend.xp.stack(column) for column in zip(*rows, strict=True))
-            self.kept.append(tuple(self.backend.to_host(column) for column in columns))
-        self.rows.clear()
+        stack, host = self.backend.xp.stack, self.backend.to_host
+        first = self.taken - len(self.values)
+        if values := self.values[:steps]:
+            self.kept_values.append(host(stack(values)))
+        if norms := [row for row in self.norms if steps is None or row[0] < first + steps]:
+            at, *columns = zip(*norms, strict=True)
+            self.kept_norms.append((np.array(at), *(host(stack(column)) for column in columns)))
+        self.values.clear()
+        self.norms.clear()
 
     def gradient(self, params: Params, x: Array, y: Array) -> tuple[Any, Params]:
         """Return loss and gradient of a batch, or a worker's part of it, in one pass or a micro-batch at a time."""
@@ -309,10 +337,11 @@ class _Run:
 
     def finished(self) -> History:
         """Return the history with what was kept of the steps."""
-        losses, *norms = (
-            (np.concatenate(parts) for parts in zip(*self.kept, strict=True)) if self.kept else [np.empty(0)]
+        history, none = self.history, np.empty((0, len(self.history.blocks)))
+        if self.kept_values:
+            history.step_losses = np.concatenate(self.kept_values).astype("float64")
+        parts = zip(*self.kept_norms, strict=True) if self.kept_norms else [[history.norm_steps], *[[none]] * 3]
+        history.norm_steps, history.gradient_norms, history.update_norms, history.parameter_norms = (
+            np.concatenate(part) for part in parts
         )
-        self.history.step_losses = losses.astype("float64")
-        none = np.empty((0, len(self.history.blocks)))
-        self.history.gradient_norms, self.history.update_norms = norms or (none, none)
-        return self.history
+        return history

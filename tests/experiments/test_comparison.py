@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from minibng.backend.threads import cores
-from minibng.experiments import MLP, compare, report
+from minibng.experiments import MLP, compare, report, statistics
 from minibng.experiments.comparison import grid
-from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, combine
+from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Preset, Trend, combine
+from minibng.experiments.options import Axis
 from minibng.experiments.pool import workers_for
-from minibng.experiments.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
+from minibng.experiments.statistics import CONTRADICTED, EXPLORATORY, SUPPORTED, UNDECIDED
 from minibng.plot import training_curves
 from minibng.train import Epoch, History, records
 
 SETTING = {"dataset": "made", "schedule": "constant"}
-AXES = {"dataset": ("made",), "schedule": ("constant",)}
+AXES = {"dataset": Axis(("made",), str, ""), "schedule": Axis(("constant",), str, "")}
 BEST = {"good": 0.01, "bad": 1.0, "wild": 0.01}
 
 
@@ -25,7 +26,8 @@ def made_run(job: Job) -> History:
     loss = (0.1 if job.optimizer == "good" else 0.3) * 10 ** (away**2) * (1 + 0.01 * ((job.seed * 7) % 5))
     diverged = job.optimizer == "wild" and job.lr > 0.005
     norms = np.ones((1 if job.record_norms else 0, 1))
-    history = History(("0",), [Epoch(0, 2.0, 0.9, 0.9, 0.0)], gradient_norms=norms, update_norms=norms)
+    history = History(("0",), [Epoch(0, 2.0, 0.9, 0.9, 0.0)], norm_steps=np.arange(len(norms)),
+                      gradient_norms=norms, update_norms=norms, parameter_norms=norms)  # fmt: skip
     history.epochs.append(Epoch(1, math.nan if diverged else loss, 0.2, 0.1 + loss / 10, 0.5, diverged))
     return history
 
@@ -37,7 +39,7 @@ def claim(baseline: str, treatment: str) -> Claim:
 def experiment(*claims: Claim, **changes) -> Experiment:
     fields = {
         "name": "made", "about": "", "train": made_run, "centre": lambda name, setting: 0.01, "centre_source": "here",
-        "describe": str, "axes": AXES, "full_axes": AXES, "optimizers": ("bad", "good"),
+        "describe": str, "axes": AXES, "optimizers": ("bad", "good"),
         "full_optimizers": ("bad", "good"), "claims": claims, "epochs": 1, "batch": 2,
     }  # fmt: skip
     return Experiment(**(fields | changes))
@@ -149,6 +151,161 @@ def test_a_rate_at_which_one_seed_diverged_ranks_behind_one_that_lost_none():
     assert row.lr != 0.01 and row.diverged == 0
 
 
+ERRORS = {  # optimizer → rate → (validation error, test error in percent) around which seeds lie
+    "good": {0.00316: (0.30, 8.0), 0.01: (0.20, 9.0), 0.0316: (0.25, 2.0)},
+    "bad": {0.00316: (0.40, 1.0), 0.01: (0.10, 5.0), 0.0316: (0.30, 3.0)},
+}
+
+
+def run_with_errors(job):
+    """A run whose training loss is lowest at 0.0316, whose validation error at 0.01, and whose test error elsewhere."""
+    val, test = ERRORS[job.optimizer].get(job.lr, (0.9, 90.0))
+    history = made_run(job._replace(optimizer="good"))
+    loss = 0.1 if math.isclose(job.lr, 0.0316) else 0.3
+    history.epochs[-1] = Epoch(
+        1, loss, val + 0.001 * job.seed, (test + job.seed**2 * (job.optimizer == "good")) / 100, 0.5
+    )
+    return history
+
+
+def error_claim(**changes):
+    return replace(claim("bad", "good"), number="C4", metric="test_error", **changes)
+
+
+def test_a_claim_about_test_error_chooses_by_validation_error_and_compares_percentage_points():
+    result = compare(experiment(error_claim(), train=run_with_errors))
+    for row in result.rows:
+        assert (row.lr, row.error_lr) == (0.0316, 0.01)
+        assert not row.edge and not row.error_edge  # 0.1, with which the grid was extended, is worse
+        assert row.error.mean == pytest.approx(0.05 if row.optimizer == "bad" else (9 + 6) / 100)  # 0, 1, 4, 9, 16
+    assert {r.job.lr for r in result.reported} == {0.0316} and {r.job.lr for r in result.validated} == {0.01}
+    finding = result.verdicts[0].finding
+    d = np.array([4.0, 5.0, 8.0, 13.0, 20.0])  # 9 + seed² against 5
+    half = 2.7764451052 * d.std(ddof=1) / math.sqrt(5)
+    assert finding.difference == pytest.approx((10.0, 10.0 - half, 10.0 + half), rel=1e-9)
+    assert finding.verdict == CONTRADICTED
+    told = report.verdicts(result)
+    assert f"difference of test errors +10.00 [{10 - half:+.2f}, {10 + half:+.2f}] percentage points, 5 paired" in told
+    head, *lines = report.table(result).splitlines()[1:4]
+    assert head.split("  ")[0] == "optimizer" and "rate by val. error" in head
+    assert all("  0.0316  " in line and "  0.01  " in line for line in lines)
+
+
+def test_both_choices_extend_the_grid_once_each():
+    def apart(job):
+        history = made_run(job)
+        away = math.log10(job.lr / 0.01)
+        history.epochs[-1] = Epoch(
+            1, 0.1 * 10**away, 0.5 - 0.1 * away, 0.1, 0.5
+        )  # loss falls to the left, error to the right
+        return history
+
+    result = compare(experiment(error_claim(), train=apart), optimizers=("good",))
+    assert sorted({run.job.lr for run in result.runs}) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
+    assert (result.rows[0].lr, result.rows[0].error_lr) == (0.001, 0.1)
+    assert [run.stage for run in result.runs].count("edge") == 10
+    only_loss = compare(experiment(claim("bad", "good"), train=apart), optimizers=("good",))
+    assert len({run.job.lr for run in only_loss.runs}) == 4 and only_loss.rows[0].error_lr == 0.001
+
+
+def test_equal_validation_errors_are_told_apart_by_the_training_loss():
+    def tied(job):
+        history = made_run(job)
+        history.epochs[-1] = Epoch(1, 0.2 if job.lr == 0.01 else 0.3, 0.25, 0.1, 0.5)
+        return history
+
+    assert compare(experiment(error_claim(), train=tied), optimizers=("good",)).rows[0].error_lr == 0.01
+
+
+def test_both_kinds_of_claims_share_holms_correction():
+    both = compare(experiment(claim("bad", "good"), error_claim(), train=run_with_errors)).verdicts
+    alone = compare(experiment(error_claim(), train=run_with_errors)).verdicts[0]
+    assert [v.claim.number for v in both] == ["C1", "C4"]
+    p = statistics.p_value([4.0, 5.0, 8.0, 13.0, 20.0])
+    assert 0.025 < p < 0.05 and alone.finding.verdict == CONTRADICTED and both[1].finding.verdict == UNDECIDED
+
+
+def test_fresh_seeds_are_for_both_choices():
+    result = compare(experiment(error_claim(), train=run_with_errors), full=True)
+    fresh = {(run.job.optimizer, run.job.lr) for run in result.runs if run.stage == "fresh"}
+    assert {lr for _, lr in fresh} == {0.0316, 0.01} and len(fresh) == 4
+    assert {run.job.seed for run in result.validated} == {5, 6, 7, 8, 9}
+
+
+def test_what_the_data_cannot_decide_is_told_without_a_verdict_and_takes_no_share_of_the_level():
+    vague = error_claim(undecidable="all patches are of one wall")
+    result = compare(experiment(vague, error_claim(), train=run_with_errors))
+    assert [v.finding.verdict for v in result.verdicts] == [EXPLORATORY, CONTRADICTED]
+    assert result.verdicts[0].finding.difference == result.verdicts[1].finding.difference
+    assert "C4  EXPLORATORY: it works\n    no verdict: all patches are of one wall;" in report.verdicts(result)
+
+
+def test_a_metric_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="unknown metric 'test_eror'; did you mean 'test_error'"):
+        replace(claim("bad", "good"), metric="test_eror")
+
+
+def test_a_trend_tells_the_ratio_at_every_value_of_its_axis():
+    def deeper(job):
+        history = made_run(job)
+        gain = 1.0 if job.optimizer == "bad" else math.exp(-0.1 * job.setting["depth"] - 0.01 * job.seed)
+        history.epochs[-1] = Epoch(1, gain, 0.2, 0.1, 0.5, diverged=job.seed == 4 and job.setting["depth"] == 20)
+        return history
+
+    depths = AXES | {"depth": Axis((8, 20), int, "")}
+    trend = Trend("Does it grow?", "depth", (("bad", "good"), ("bad", "absent")))
+    result = compare(experiment(axes=depths, trends=(trend,), train=deeper))
+    assert [(e.value, e.baseline, e.treatment, e.pairs, e.finite) for e in result.effects] == [
+        (8, "bad", "good", 5, 5),
+        (20, "bad", "good", 5, 4),
+    ]
+    first, second = (effect.difference for effect in result.effects)
+    assert (first.mean, second.mean) == pytest.approx((-0.8 - 0.02, -2.0 - 0.015))
+    half = 2.7764451052 * np.std([0, 0.01, 0.02, 0.03, 0.04], ddof=1) / math.sqrt(5)
+    assert first.high - first.mean == pytest.approx(half)
+    table = report.effects(result).splitlines()
+    assert table[0].startswith("Does it grow?") and table[1] == "depth  good / bad"
+    assert table[2].startswith(f"8      {math.exp(-0.82):.3g} [") and table[3].endswith("(4 of 5 pairs)")
+    assert report.effects(compare(experiment(axes=depths, trends=(trend,), train=deeper), settings=[
+        {**SETTING, "depth": 8}])) == ""  # fmt: skip
+
+
+def test_details_that_all_settings_share_are_told_once():
+    axes = AXES | {"width": Axis((8,), int, "", detail=True), "note": Axis((None,), str, "", detail=True)}
+    parts = report.table(compare(experiment(axes=axes))).split("\n\n")
+    assert parts[0] == "width 8" and parts[1].startswith("dataset made\n")
+    both = report.table(
+        compare(experiment(axes=axes), settings=[{**SETTING, "width": w, "note": None} for w in (4, 8)])
+    )
+    assert both.startswith("dataset made, width 4\n") and "\ndataset made, width 8\n" in both
+
+
+def test_a_preset_replaces_what_it_names():
+    presets = {"large": Preset("more", {"dataset": ("big",)}, {"epochs": 3, "claims": (claim("bad", "good"),)})}
+    large = experiment(presets=presets).preset("large")
+    assert large.axes_of(False) == large.axes_of(True) == {"dataset": ("big",), "schedule": ("constant",)}
+    assert (large.epochs, len(large.claims), large.batch) == (3, 1, 2)
+    with pytest.raises(ValueError, match="unknown preset 'lage'; did you mean 'large'"):
+        experiment(presets=presets).preset("lage")
+
+
+def test_where_files_lie_is_no_part_of_what_is_compared():
+    result = compare(experiment(claim("bad", "good")), settings=[{**SETTING, "data_dir": "/somewhere"}])
+    assert result.verdicts[0].finding.verdict == SUPPORTED
+
+
+def test_every_setting_is_prepared_once_before_any_run():
+    seen = []
+
+    def until_run(job):
+        seen.append("run")
+        return made_run(job)
+
+    settings = [{**SETTING, "dataset": name} for name in ("one", "two")]
+    compare(experiment(prepare=lambda s: seen.append(s["dataset"]), train=until_run), settings=settings, seeds=1)
+    assert seen[:3] == ["one", "two", "run"] and seen.count("one") == 1
+
+
 def test_full_reports_on_fresh_seeds():
     result = compare(experiment(claim("bad", "good")), full=True)
     assert sorted({r.job.seed for r in result.reported}) == [5, 6, 7, 8, 9]
@@ -185,23 +342,24 @@ def test_the_declared_experiment_is_sound():
 
     for name in (*MLP.optimizers, *MLP.full_optimizers):
         assert name in optim.names()
-        for setting in combine(MLP.full_axes):
+        for setting in combine(MLP.axes_of(True)):
             assert MLP.centre(name, setting) > 0
     for c in MLP.claims:
         assert {c.baseline, c.treatment} <= set(MLP.optimizers)
-        assert c.setting in combine(MLP.axes)
+        assert c.setting in combine(MLP.axes_of(False))
 
 
 @pytest.mark.processes
 def test_processes_change_nothing_and_leave_the_environment_alone():
     import os
 
+    MLP.prepare(combine(MLP.axes_of(False))[0])  # scikit-learn, once imported, sets variables of its own
     before = dict(os.environ)
     short = {
         "optimizers": ("momentum", "momentum-ng"),
         "seeds": 2,
         "epochs": 1,
-        "settings": combine(MLP.axes)[:1],
+        "settings": combine(MLP.axes_of(False))[:1],
         "show": False,
     }
     two, one = (compare(MLP, workers=n, **short) for n in (2, 1))
@@ -250,5 +408,12 @@ def test_the_strict_device_gives_the_records_of_the_host():
 
 @pytest.mark.processes
 def test_an_error_in_a_run_reaches_the_caller():
+    wrong = {**combine(MLP.axes_of(False))[0], "depth": 0.5}
+    with pytest.raises(TypeError, match="multiply sequence"):
+        compare(MLP, settings=[wrong], seeds=1, epochs=1, show=False)
+
+
+def test_data_that_there_are_not_are_refused_before_any_process_starts(monkeypatch):
+    monkeypatch.setattr("minibng.experiments.comparison.Pool", None)
     with pytest.raises(ValueError, match="unknown data set"):
-        compare(MLP, settings=[{**combine(MLP.axes)[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)
+        compare(MLP, settings=[{**combine(MLP.axes_of(False))[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)

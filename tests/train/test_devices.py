@@ -36,7 +36,7 @@ def trained(split, device, name="momentum-ng", lr=0.1, model=None, opt=None, los
 def assert_same(mine, theirs):
     rows = [[{**row, "seconds": 0} for row in train.records.plain(h.records())] for h in (mine, theirs)]
     assert rows[0] == rows[1]
-    for name in ("step_losses", "gradient_norms", "update_norms"):
+    for name in ("step_losses", "gradient_norms", "update_norms", "parameter_norms"):
         a, b = getattr(mine, name), getattr(theirs, name)
         assert type(a) is np.ndarray and a.dtype == b.dtype == "float64" and a.shape == b.shape
         np.testing.assert_array_equal(a, b)
@@ -123,8 +123,8 @@ def test_the_number_of_waits_depends_on_the_epochs_not_on_the_steps(split):
     many = waits(lambda: trained(split, "strict", batch=2, epochs=1))
     assert few == many
     each = waits(lambda: trained(split, "strict", batch=2, epochs=2)) - many
-    # three data sets measured, the guard asked, and losses, norms of the gradient and of the update fetched
-    assert each == 3 + 1 + 3
+    # three data sets measured, the guard asked, and losses, norms of parameters, gradient and update fetched
+    assert each == 3 + 1 + 4
 
 
 def test_a_data_set_is_measured_with_one_transfer(monkeypatch):
@@ -203,7 +203,7 @@ def test_a_gpu_gives_the_history_of_the_host_to_rounding(name):
     split = made_split(dtype="float64")
     there, here = (trained(split, device, name, lr=0.01, dtype="float64")[0] for device in ("cuda", "cpu"))
     assert not there.diverged
-    for name in ("step_losses", "gradient_norms", "update_norms"):
+    for name in ("step_losses", "gradient_norms", "update_norms", "parameter_norms"):
         np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-9)
     assert [e.test_error for e in there.epochs] == [e.test_error for e in here.epochs]
 

@@ -74,6 +74,69 @@ def test_recorded_norms_are_those_of_gradient_and_step(split):
     assert history.blocks == ("0", "2")
 
 
+def test_parameter_norms_are_those_before_each_step(split):
+    model, params, opt, loss, _ = setting(split, "momentum-ng-adaptive", lr=0.01)
+    history = train.fit(model, params, opt, loss, split, epochs=2, batch=20, seed=3, record_norms=True)
+    model, mine, opt, *_ = setting(split, "momentum-ng-adaptive", lr=0.01)
+    step = bng.value_and_grad(lambda p, x, y: loss(model(p, x, train=True), y))
+    expected = []
+    for epoch in range(2):
+        for x, y in bng.data.batches(split.train, 20, seed=3, epoch=epoch):
+            expected.append([np.sqrt(sum(np.sum(v.astype(float) ** 2) for v in views)) for _, views in mine.blocks()])
+            opt.step(step(mine, x, y)[1])
+    np.testing.assert_allclose(history.parameter_norms, expected, rtol=1e-6)
+    assert np.ptp(history.parameter_norms, axis=0).min() > 0
+
+
+def test_norms_of_every_third_step_are_those_of_these_steps(split):
+    model, params, opt, loss, _ = setting(split)
+    whole = train.fit(model, params, opt, loss, split, epochs=3, batch=13, record_norms=True)  # 4 steps an epoch
+    model, params, opt, loss, _ = setting(split)
+    third = train.fit(model, params, opt, loss, split, epochs=3, batch=13, record_norms=3)
+    assert whole.norm_steps.tolist() == list(range(12)) and third.norm_steps.tolist() == [0, 3, 6, 9]
+    for name in ("parameter_norms", "gradient_norms", "update_norms"):
+        assert np.array_equal(getattr(third, name), getattr(whole, name)[::3])
+    assert np.array_equal(third.step_losses, whole.step_losses)
+    assert [r["step"] for r in third.norm_records()] == [0, 3, 6, 9]
+    assert {"gradient", "update", "parameter", "blocks"} <= third.norm_records()[0].keys()
+    for wrong in (-1, 0.5):
+        with pytest.raises(ValueError, match="record_norms is True, False or a number of steps"):
+            train.fit(model, params, opt, loss, split, batch=16, record_norms=wrong)
+
+
+def test_measuring_less_often_changes_nothing_but_the_epochs_that_are_told(split):
+    model, params, opt, loss, _ = setting(split)
+    whole = train.fit(model, params, opt, loss, split, epochs=5, batch=16)
+    model, other, opt, loss, _ = setting(split)
+    seldom = train.fit(model, other, opt, loss, split, epochs=5, batch=16, measure_every=2)
+    assert np.array_equal(params.flat, other.flat)
+    assert [e.epoch for e in seldom.epochs] == [0, 2, 4, 5]
+    assert [e.train_loss for e in seldom.epochs] == [whole.epochs[i].train_loss for i in (0, 2, 4, 5)]
+    model, lost, opt, loss, _ = setting(split, "sgd", lr=1e38)
+    history = train.fit(model, lost, opt, loss, split, epochs=9, batch=16, measure_every=9)
+    assert history.diverged and history.epochs[-1].epoch < 9
+    with pytest.raises(ValueError, match="measure_every must be 1 or more, got 0"):
+        train.fit(model, lost, opt, loss, split, batch=16, measure_every=0)
+
+
+def test_augmentation_is_that_of_the_batches(split):
+    class Shifted:
+        def draw(self, n, rng):
+            return rng.integers(3, size=n)
+
+        def apply(self, x, drawn):
+            return x + drawn[:, None].astype(x.dtype)
+
+    model, params, opt, loss, _ = setting(split)
+    train.fit(model, params, opt, loss, split, epochs=2, batch=16, seed=4, augment=Shifted())
+    model, mine, opt, *_ = setting(split)
+    step = bng.value_and_grad(lambda p, x, y: loss(model(p, x, train=True), y))
+    for epoch in range(2):
+        for x, y in bng.data.batches(split.train, 16, seed=4, epoch=epoch, augment=Shifted()):
+            opt.step(step(mine, x, y)[1])
+    assert np.array_equal(params.flat, mine.flat)
+
+
 def full(split):
     (batch,) = bng.data.batches(split.train, 50)
     return batch

@@ -1,0 +1,176 @@
+"""Residual networks on images: what the experiments `resnet` and `imagenet` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from minibng import data, nn, optim, train
+from minibng.data import Split
+from minibng.experiments.declaration import Job, Setting
+from minibng.experiments.options import Axis, one_of, or_none, rate, whole
+from minibng.experiments.training import SCHEDULES, norms_every, schedule
+from minibng.params import layer_of
+from minibng.train import History
+
+AUGMENTATIONS: Mapping[str, data.CropMirror | None] = {
+    "none": None,
+    "crop": data.CropMirror(4, mirror=False),
+    "crop-mirror": data.CropMirror(4),
+}
+"""What is done to training images: a shift by up to 4 pixels either way, and, of photographs, a mirror."""
+
+NORM_BLOCKS = ("own", "merged", "excluded")
+"""What a batch norm's γ and β are to block normalization: a block of their own (one for both), part of the block of the
+convolution in front of it, or left as their gradient comes."""
+
+NORM_TENSORS = ("*.gamma", "*.beta")
+DECAYED = "*.W"
+"""Weight decay is for weights alone, those that a batch norm makes scale-invariant above all (theory I13): decay of γ,
+β and biases would change the function."""
+
+FORMS = ("", "-clip", "-ng", "-ng-adaptive")
+_ALIKE = {
+    **{"sgd": ("momentum", 10.0), "nesterov": ("momentum", 1.0), "adagrad": ("adam", 10.0), "rmsprop": ("adam", 1.0)},
+    **{"adadelta": ("adam", 300.0), "amsgrad": ("adam", 1.0), "nadam": ("adam", 1.0)},
+}
+"""Rules whose centres have not been measured → the one that they are taken from, and the factor between the two."""
+
+Centres = Mapping[str, tuple[float, float, float, float]]
+
+
+def centre_from(table: Centres, optimizer: str) -> float:
+    """Return the middle of an optimizer's grid; for a rule that was registered, Adam's in the same form.
+
+    Raises
+    ------
+    UnknownNameError, ValueError
+        For what is no optimizer, and for the relatives, which have other settings than the four forms.
+    """
+    if optim.get(optimizer) in optim.RELATIVES:
+        raise ValueError(f"the image experiments compare rules in their four forms, {optimizer} is not one of these")
+    form = max((f for f in FORMS if optimizer.endswith(f)), key=len)
+    family, factor = optimizer.removesuffix(form), 1.0
+    if family not in table:
+        family, factor = _ALIKE.get(family, ("adam", 1.0))
+    return table[family][FORMS.index(form)] * factor
+
+
+def dataset(text: str) -> str:
+    """Accept the name of a data set with classes, or "folder"."""
+    if text == "folder":
+        return text
+    return one_of({name: e for name, e in data.DATASETS.items() if e.classes} | {"folder": None}, "data set")(text)
+
+
+def axes(full_depth: tuple[int, ...] = (), **values: tuple[Any, ...]) -> dict[str, Axis]:
+    """Return the axes of an image experiment; the arguments are default values, and the depths of ``--full``."""
+    number = or_none(whole(1))
+    made = {
+        "dataset": Axis((), dataset, "images: mnist5k, textures, cifar10, …, or folder: a folder of classes"),
+        "data_dir": Axis((None,), str, "folder with the files of cifar10, …, or with a folder for each class"),
+        "size": Axis((None,), number, "pixels: images are brought to size × size; none: as they are", detail=True),
+        "samples": Axis((None,), number, "training images, of those that there are; none: all", detail=True),
+        "depth": Axis((), whole(8), "layers: 6n + 2, or 18, 34, 50"),
+        "width": Axis((), whole(1), "channels of the first stage", detail=True),
+        "augment": Axis(("none",), one_of(AUGMENTATIONS, "augmentation"), ", ".join(AUGMENTATIONS), detail=True),
+        "weight_decay": Axis(
+            (1e-3,),
+            rate,
+            "λ of decoupled decay of weights; 0.001 is what 0.0001 in the gradient is to momentum",
+            detail=True,
+        ),
+        "norm_blocks": Axis(
+            ("own",),
+            one_of(dict.fromkeys(NORM_BLOCKS), "kind of batch norm's blocks"),
+            "γ and β of a batch norm as blocks: own, merged with the convolution, excluded from normalization",
+            detail=True,
+        ),
+        "schedule": Axis(("step",), one_of(SCHEDULES, "schedule"), ", ".join(SCHEDULES)),
+    }
+    made |= {name: replace(made[name], values=chosen) for name, chosen in values.items()}
+    return made | {"depth": replace(made["depth"], full=full_depth)}
+
+
+def last_of(axes: Mapping[str, Axis], **changed: tuple[Any, ...]) -> Setting:
+    """Return the setting that claims are about: the last value of every axis, and so the deepest network."""
+    return {name: changed.get(name, axis.values)[-1] for name, axis in axes.items()}
+
+
+def split_of(setting: Setting) -> Split:
+    """Return the images of a setting, and no more for training than it asks for.
+
+    Raises
+    ------
+    ValueError
+        For samples that are no images, a folder that is not named, and where there are fewer than are asked for.
+    """
+    names = ("dataset", "data_dir", "size", "samples")
+    return _split(*(setting[name] for name in names))
+
+
+@cache
+def _split(name: str, folder: str | None, size: int | None, samples: int | None) -> Split:
+    if name == "folder":
+        if folder is None or size is None:
+            raise ValueError("--dataset folder needs --data-dir, a folder of classes, and --size, for their pixels")
+        split = data.image_folder(folder, size=size)
+    else:
+        split = data.load(name, data_dir=folder).as_images(size)
+    return split if samples is None else replace(split, train=split.train.take(samples))
+
+
+def build(setting: Setting, split: Split) -> nn.models.ResNet:
+    """Return the residual network of a setting."""
+    if split.classes is None:
+        raise ValueError(f"a resnet is a classifier, and {split.name} has numbers to predict, not classes")
+    channels = split.train.x.shape[3]
+    return nn.models.resnet(setting["depth"], split.classes, setting["width"], channels=channels)
+
+
+def prepare(setting: Setting) -> None:
+    """Load the data, which downloads them where that is needed, and refuse a depth that there is not."""
+    build(setting, split_of(setting))
+
+
+def optimizer_settings(job: Job, model: nn.models.ResNet) -> dict[str, Any]:
+    """Return the settings of the optimizer: weight decay, and what the blocks are."""
+    kind, chosen = job.setting["norm_blocks"], {"weight_decay": {DECAYED: job.setting["weight_decay"]}}
+    if kind == "merged":
+        pairs = model.pairs
+        return {**chosen, "blocks": lambda name: pairs.get(layer_of(name), layer_of(name))}
+    if kind == "excluded" and job.optimizer.endswith(FORMS[1:]):
+        return {**chosen, "exclude": NORM_TENSORS}
+    return chosen
+
+
+def train_one(job: Job) -> History:
+    """Run one job: everything depends on it alone."""
+    split = split_of(job.setting)
+    model = build(job.setting, split)
+    params = model.init(seed=job.seed, device=job.device)
+    steps = len(data.batches(split.train, job.batch)) * job.epochs
+    lr = schedule(job.setting["schedule"], job.lr, steps)
+    opt = optim.get(job.optimizer)(params, lr=lr, **optimizer_settings(job, model))
+    return train.fit(
+        model,
+        params,
+        opt,
+        nn.cross_entropy,
+        split,
+        epochs=job.epochs,
+        batch=job.batch,
+        seed=job.seed,
+        augment=AUGMENTATIONS[job.setting["augment"]],
+        record_norms=norms_every(steps) if job.record_norms else False,
+        measure_every=job.measure_every,
+        show=False,
+    )
+
+
+def describe(setting: Setting) -> str:
+    """Return the model's table and where the data come from."""
+    split = split_of(setting)
+    return f"{build(setting, split).summary(split.train.scaled(split.train.x[:1]))}\n{split.source}"
