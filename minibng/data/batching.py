@@ -1,6 +1,5 @@
 """Batches: a data set in pieces, in an order that depends on nothing but the seed and the epoch."""
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from minibng.backend import Array, backend_of, get_backend
 from minibng.data.augment import Augmentation
-from minibng.data.dataset import Dataset
+from minibng.data.dataset import Dataset, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +31,9 @@ class Batches:
             kind = type(self.dataset).__name__
             hint = "one of its parts, such as split.train" if kind == "Split" else "data.Dataset(x, y)"
             raise TypeError(f"batches are made of a Dataset, not of a {kind}; pass {hint}")
-        _check_whole("batch size", self.size, least=1)
-        _check_whole("seed", self.seed, least=0)
-        _check_whole("epoch", self.epoch, least=0)
+        check_whole("batch size", self.size, least=1)
+        check_whole("seed", self.seed, least=0)
+        check_whole("epoch", self.epoch, least=0)
         get_backend(self.device)  # one that does not work is told here, not at the first batch
         if self.size > len(self.dataset):
             raise ValueError(
@@ -135,14 +134,3 @@ def batches(
     (3, [(500, 64), (500, 64), (259, 64)])
     """
     return Batches(dataset, size, seed, epoch, shuffle, drop_last, device, augment)
-
-
-def _check_whole(what: str, value: object, least: int) -> None:
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None:
-        raise TypeError(f"{what} must be a whole number; got {value!r}")
-    if number < least:
-        raise ValueError(f"{what} must be at least {least}; got {number}")

@@ -1,6 +1,7 @@
 """What a data set is: samples with their targets, and three of them that belong together."""
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -84,6 +85,10 @@ class Dataset:
         object.__setattr__(self, "y", _read_only(targets))
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "scale", None if scale is None else _checked_scale(scale, samples.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy, and pickle, as a data set that is read-only too."""
+        return Dataset, (self.x, self.y, self.classes, self.scale)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -251,6 +256,8 @@ class Split:
         ------
         ValueError
             Where the samples are no images, or ``size`` is below 1.
+        TypeError
+            Where ``size`` is not a whole number.
 
         Examples
         --------
@@ -264,8 +271,8 @@ class Split:
                 f"the samples of data set {self.name!r}, of shape {self.train.x.shape[1:]}, are no images: "
                 "name one that has an image_shape, such as digits or textures"
             )
-        if size is not None and size < 1:
-            raise ValueError(f"images cannot be made {size}×{size}: size must be at least 1")
+        if size is not None:
+            check_whole("size", size, least=1)
         h, w, c = self.image_shape
         return self._shaped((h, w, c) if size is None else (size, size, c), flat=False)
 
@@ -359,6 +366,18 @@ def _checked_scale(
     if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
         raise ValueError(f"the scale must be finite and its deviation positive; got mean {mean}, deviation {deviation}")
     return _read_only(mean), _read_only(deviation)
+
+
+def check_whole(what: str, value: object, least: int) -> None:
+    """Raise TypeError where a setting is no whole number, ValueError where it is too small."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{what} must be a whole number; got {value!r}")
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}; got {number}")
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

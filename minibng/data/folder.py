@@ -3,8 +3,11 @@
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibng.backend.threads import cores
-from minibng.data.dataset import Dataset, Split
+from minibng.data.dataset import Dataset, Split, check_whole
 from minibng.data.download import downloads, size_text
 from minibng.data.prepare import frozen, stratified
 from minibng.extras import require
@@ -30,6 +33,8 @@ _NEEDS = "a folder of images"
 _VERSION = "1"  # of how pixels are made: another one makes them anew
 _TASK = 64  # files that a worker process decodes at a time
 _SAMPLED = 1 << 26  # most pixels that the mean and the deviation are taken of
+_MANY_FILES, _MANY_BYTES = 20_000, 500_000_000  # from where on several processes decode
+_HOUR = 3600.0
 
 
 class _Part(NamedTuple):
@@ -58,10 +63,12 @@ def image_folder(
     of every class are drawn, as everywhere in this package.
 
     The shorter side becomes ``size`` and the middle is cut out. JPEG files are decoded at a half, a quarter or an
-    eighth of their size where that is still twice what is needed. The pixels stay bytes, in a file that is mapped into
-    memory and made once for the same image files (by names, lengths and times of change) and size; batches get them
-    standardized in float32, each channel by its mean and deviation in the training part (in a sample of it where it has
-    more than 67 million pixels).
+    eighth of their size where that is still twice what is needed. How a camera was held (EXIF) is not looked at, as in
+    most readers of ImageNet.
+
+    The pixels stay bytes, in a file that is mapped into memory and made once for the same image files (by places,
+    lengths and times of change) and size; batches get them standardized in float32, each channel by its mean and
+    deviation in the training part (in a sample of it where it has more than 67 million pixels).
 
     Parameters
     ----------
@@ -70,8 +77,8 @@ def image_folder(
     size
         Pixels along a side.
     workers
-        Processes that decode. Default: one a core, or this one alone for fewer than 1024 files. They are spawned, so a
-        script must call this below ``if __name__ == "__main__":``.
+        Processes that decode. Default: this one alone, which takes seconds, for up to 20,000 files of 500 MB together;
+        for more, one a core. They are spawned, so a script must call this below ``if __name__ == "__main__":``.
     cache
         Where the file with the pixels is kept. Default: ``folders`` in the folder for downloads.
 
@@ -87,25 +94,27 @@ def image_folder(
     ValueError
         Where images cannot be read, naming them; a class folder has no images, a validation or test image no class;
         there is one class only, or too few images for three parts; or ``size`` or ``workers`` is below 1.
+    TypeError
+        Where ``size`` or ``workers`` is not a whole number.
     OSError
-        Where the pixels cannot be written. Nothing incomplete is kept.
+        Where a folder cannot be looked into, or the pixels cannot be written. Nothing incomplete is kept.
     MissingExtraError
         Where Pillow is not installed.
     """
     root = Path(path).expanduser()
-    if size < 1:
-        raise ValueError(f"images cannot be made {size}×{size}: size must be at least 1")
-    if workers is not None and workers < 1:
-        raise ValueError(f"there must be at least one worker process, got {workers}")
+    check_whole("size", size, least=1)
+    if workers is not None:
+        check_whole("workers", workers, least=1)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; name one that holds a folder of images for each class")
     names, parts = _parts(root)
     files = [file for part in parts for file in part.files]
-    digest = _digest(root, files, size)
+    digest, length = _digest(root, files, size)
     place = (downloads() / "folders" if cache is None else Path(cache).expanduser()) / f"{digest}.npy"
     if place not in _SPLITS:
         if not place.exists():
-            _keep(root, files, size, place, workers or (cores() if len(files) >= 1024 else 1))
+            many = len(files) > _MANY_FILES or length > _MANY_BYTES
+            _keep(root, files, size, place, workers or (cores() if many else 1))
         _SPLITS[place] = _split(np.load(place, mmap_mode="r"), parts, root.resolve().name, names)
     return _SPLITS[place]
 
@@ -219,7 +228,7 @@ def _labelled(root: Path, folders: Sequence[tuple[Path, int]]) -> _Part:
     """Return the images in some folders, and below, each with the label of its folder."""
     files, labels = [], []
     for folder, label in folders:
-        for place, below, inside in os.walk(folder):
+        for place, below, inside in os.walk(folder, onerror=_raise):
             below[:] = sorted(name for name in below if not name.startswith("."))
             images = sorted(n for n in inside if Path(n).suffix.lower() in SUFFIXES and not n.startswith("."))
             files += [(Path(place) / name).relative_to(root).as_posix() for name in images]
@@ -227,16 +236,25 @@ def _labelled(root: Path, folders: Sequence[tuple[Path, int]]) -> _Part:
     return _Part(files, np.array(labels, dtype=np.int64))
 
 
-def _digest(root: Path, files: Sequence[str], size: int) -> str:
-    """Return what the pixels depend on in short: size, and name, length and time of change of every file, in order."""
-    digest = hashlib.sha256(f"{_VERSION} {size}\n".encode())
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _digest(root: Path, files: Sequence[str], size: int) -> tuple[str, int]:
+    """Return what the pixels depend on in short: the folder, size, and name, length and time of change of every file.
+
+    Also return the length of all files together. Without the folder, two with files of equal names, lengths and times,
+    as unpacked archives have them, would be taken for one another.
+    """
+    digest, length = hashlib.sha256(os.fsencode(f"{_VERSION} {size} {root.resolve()}\n")), 0
     for file in files:
         try:
             told = (root / file).stat()
         except FileNotFoundError:
-            raise ValueError(f"{root / file} is listed, but is not there") from None
-        digest.update(f"{file}\0{told.st_size}\0{told.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
+            raise ValueError(f"{root / file} is listed, but is not there, or is a link to nothing") from None
+        digest.update(os.fsencode(f"{file}\0{told.st_size}\0{told.st_mtime_ns}\n"))
+        length += told.st_size
+    return digest.hexdigest()[:32], length
 
 
 # Their pixels ---------------------------------------------------------------------------------------------------------
@@ -245,10 +263,14 @@ def _digest(root: Path, files: Sequence[str], size: int) -> str:
 def _keep(root: Path, files: Sequence[str], size: int, place: Path, workers: int) -> None:
     """Decode all files into one .npy file, which gets its name when it is whole."""
     require("PIL.Image", "experiments", _NEEDS)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.part")
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}-{threading.get_ident()}.part")
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        for left in place.parent.glob(f".{place.name}.*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _HOUR:  # of a process that was killed: others keep writing
+                    left.unlink()
         with unfinished.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
@@ -295,6 +317,8 @@ def _done(
     if workers == 1:
         yield from bar(map(task, tasks), disable=off)
         return
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)  # this is a worker that imports a script without the __main__ line: its parent will tell of it
     # Ctrl-C is this process's affair; the workers end with it.
     ignore = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, ignore)
@@ -331,7 +355,8 @@ def _square(path: str, size: int) -> Any:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels are no bytes (mode {image.mode}); convert it to 8 bits a channel")
         image.draft(None, (2 * size, 2 * size))
-        colour = image.convert("RGB")
+        see_through = image.mode == "P" and "transparency" in image.info  # without this step Pillow warns
+        colour = (image.convert("RGBA") if see_through else image).convert("RGB")
     side = min(colour.size)
     left, top = (colour.width - side) // 2, (colour.height - side) // 2
     return colour.resize((size, size), pillow.Resampling.BILINEAR, box=(left, top, left + side, top + side))
@@ -349,7 +374,8 @@ def write_image_folder(split: Split, path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     split
-        Images of one or three channels. Where the classes have no names, they are called by their numbers.
+        Images of one or three channels. Where the classes have no names, they are called by their numbers; what no
+        folder can be called, such as a slash, becomes an underscore.
     path
         A folder that is not there yet, or empty. It appears when all is written.
 
@@ -363,7 +389,8 @@ def write_image_folder(split: Split, path: str | os.PathLike[str]) -> Path:
     FileExistsError
         Where there is something at ``path``.
     ValueError
-        Where the samples are no images, or have two or more than three channels, or no classes.
+        Where the samples are no images, or have two or more than three channels, or no classes, or two classes would
+        share a folder.
     MissingExtraError
         Where Pillow is not installed.
     """
@@ -375,7 +402,7 @@ def write_image_folder(split: Split, path: str | os.PathLike[str]) -> Path:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise FileExistsError(f"{target} is there already; name a folder that is not")
     digits = len(str(split.classes - 1))
-    names = split.class_names or tuple(f"{label:0{digits}d}" for label in range(split.classes))
+    names = _folder_names(split.class_names or [f"{label:0{digits}d}" for label in range(split.classes)])
     parts = {"train": split.train, "val": split.val, "test": split.test}
     least = min(part.x.min() for part in parts.values())
     step = (max(part.x.max() for part in parts.values()) - least) / 255 or 1
@@ -393,3 +420,12 @@ def write_image_folder(split: Split, path: str | os.PathLike[str]) -> Path:
             target.rmdir()
         whole.rename(target)
     return target
+
+
+def _folder_names(names: Sequence[str]) -> list[str]:
+    """Return what the folders of classes are called, on every system; one that begins with a dot would be hidden."""
+    called = [re.sub(r'^\.|^$|[\x00-\x1f/\\:*?"<>|]', "_", name) for name in names]
+    if len(set(called)) < len(called):
+        twice = next(name for name in called if called.count(name) > 1)
+        raise ValueError(f"two classes would be in one folder, {twice}: give them other names")
+    return called

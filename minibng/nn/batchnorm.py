@@ -13,8 +13,8 @@ from minibng.autodiff import fused, ops, raw
 from minibng.backend import Array, backend_of
 from minibng.backend.images import Margins, memory_of
 from minibng.nn.init import ones, zeros
-from minibng.nn.layer import BufferInit, Layer, ParamsLike, check_input, check_whole
-from minibng.params import Scope, Spec
+from minibng.nn.layer import BufferInit, Layer, ParamsLike, called, check_array, check_input, check_whole
+from minibng.params import Spec
 
 PIECE = 1 << 17
 """Entries of one array that are worked on at a time: with the others and scratch they stay in the cache."""
@@ -359,18 +359,21 @@ class BatchNorm(Layer):
 
     def _check(self, p: ParamsLike, x: Array, skip: Array | None, train: bool) -> None:
         """Refuse a single row, a skip that is not like x, and statistics of one value."""
-        where = f"layer {p.prefix[:-1]!r}, {self!r}" if isinstance(p, Scope) else repr(self)
         if x.ndim < 2:
-            raise ValueError(f"{where} takes a batch (N, …, C), got shape {tuple(x.shape)}")
-        if skip is not None and skip.shape != x.shape:
-            raise ValueError(f"{where}: skip has shape {tuple(skip.shape)}, x {tuple(x.shape)}; they are added")
-        if skip is not None and skip.dtype != x.dtype:
-            raise TypeError(f"{where}: skip is {skip.dtype}, x {x.dtype}: use skip.astype('{x.dtype}')")
+            raise ValueError(f"{called(self, p)} takes a batch (N, …, C), got shape {tuple(x.shape)}")
+        if skip is not None:
+            check_array(self, p, skip, "of the shape of x", "skip")
+            if skip.shape != x.shape:
+                told = f"skip has shape {tuple(skip.shape)}, x {tuple(x.shape)}"
+                raise ValueError(f"{called(self, p)}: {told}; they are added")
+            if skip.dtype != x.dtype:
+                told = f"skip is {skip.dtype}, x {x.dtype}"
+                raise TypeError(f"{called(self, p)}: {told}: use skip.astype('{x.dtype}')")
         if train and x.size < 2 * self.channels:
-            n = x.size // self.channels
+            told = f"got {x.size // self.channels} of shape {tuple(x.shape)}"
             raise ValueError(
-                f"{where} needs at least 2 values per channel for a variance, got {n} of shape {tuple(x.shape)}: "
-                "use larger batches, or train=False"
+                f"{called(self, p)} needs at least 2 values per channel for a variance, {told}: "
+                "use larger batches, drop_last=True for a last one that is small, or train=False"
             )
 
     def _follow(self, p: ParamsLike, x: Array) -> tuple[Array, Array]:

@@ -11,8 +11,8 @@ from minibng.backend import Array, backend_of
 from minibng.backend.convolution import Geometry
 from minibng.names import choose
 from minibng.nn.init import INITIALIZERS, zeros
-from minibng.nn.layer import Layer, ParamsLike, check_input, check_whole
-from minibng.params import Scope, Spec
+from minibng.nn.layer import Layer, ParamsLike, called, check_array, check_input, check_whole
+from minibng.params import Spec
 
 Padding = Any
 """What a layer takes as padding: "same", "valid", a number, or a number for each axis."""
@@ -125,12 +125,11 @@ class Conv2d(Layer):
 
     def check(self, p: ParamsLike, x: Array) -> None:
         """Refuse an input that does not fit, by the layer's name."""
-        shape = getattr(x, "shape", None)
-        told = None if shape is None else self._misfit(tuple(shape))
         axes = f"({', '.join(self.axes)})"
+        check_array(self, p, x, axes)
+        told = self._misfit(tuple(x.shape))
         if told is not None:
-            where = f"layer {p.prefix[:-1]!r}, {self!r}" if isinstance(p, Scope) else repr(self)
-            raise ValueError(f"{where} takes {axes} with C = {self.inputs}, got shape {shape}{told}")
+            raise ValueError(f"{called(self, p)} takes {axes} with C = {self.inputs}, got shape {tuple(x.shape)}{told}")
         check_input(self, p, x, -1, self.inputs, axes, like="W")
 
     def _misfit(self, shape: tuple[int, ...]) -> str | None:

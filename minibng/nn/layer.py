@@ -182,21 +182,34 @@ def _steps_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _steps_of(part, f"{prefix}.{name}" if prefix else name)
 
 
-def check_input(layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str, like: str) -> None:
-    """Refuse an input whose shape, dtype or device (those of the tensor ``like``) does not fit, and say what to do."""
-    shape = getattr(x, "shape", None)
-    given = raw(x)
-    own: Array = None if shape is None else raw(p[like])
+def called(layer: Layer, p: ParamsLike) -> str:
+    """Return how messages call a layer: in a model by its name too."""
+    return f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
+
+
+def check_array(layer: Layer, p: ParamsLike, x: Array, axes: str, what: str = "the input") -> None:
+    """Refuse an input that is no array."""
+    if not hasattr(x, "shape"):
+        check_order(p)
+        raise TypeError(f"{called(layer, p)}: {what} is a {type(x).__name__}, not an array {axes}")
+
+
+def check_input(
+    layer: Layer, p: ParamsLike, x: Array, axis: int, size: int, axes: str, like: str, hint: str = ""
+) -> None:
+    """Refuse an input whose shape, dtype or device (those of the tensor ``like``) does not fit, and say what to do.
+
+    ``hint`` is what to do about an input of more than two axes and another size.
+    """
+    check_array(layer, p, x, axes)
+    given, own, shape = raw(x), raw(p[like]), tuple(x.shape)
     here, there = backend_of(given), backend_of(own)
     if shape and shape[axis] == size and given.dtype == own.dtype and here is there:
         return
-    where = f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
-    if shape is None:
-        check_order(p)
-        raise TypeError(f"{where}: the input is a {type(x).__name__}, not an array {axes}")
+    where = called(layer, p)
     if not shape or shape[axis] != size:
-        hint = "; flatten images with nn.Flatten()" if len(shape) > 2 else ""
-        raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {tuple(shape)}{hint}")
+        told = hint if len(shape) > 2 else ""
+        raise ValueError(f"{where} takes {axes} with {size} in axis {axis}, got shape {shape}{told}")
     if here is not there:
         told = f"the input is on {here.device!r}, the parameters are on {there.device!r}"
         raise TypeError(f"{where}: {told}: use bng.asarray(x, device={there.device!r})")

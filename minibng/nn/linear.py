@@ -70,7 +70,7 @@ class Linear(Layer):
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return xW + b."""
-        check_input(self, p, x, -1, self.inputs, "(…, D)", like="W")
+        check_input(self, p, x, -1, self.inputs, "(…, D)", like="W", hint="; flatten images with nn.Flatten()")
         return affine(x, p["W"], p["b"] if self.bias else None)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,8 +11,7 @@ import numpy as np
 from minibng.autodiff import ops, primitive, raw
 from minibng.autodiff.tracer import shape_of
 from minibng.backend import Array, backend_of
-from minibng.nn.layer import Layer, ParamsLike, check_whole
-from minibng.params import Scope
+from minibng.nn.layer import Layer, ParamsLike, called, check_array, check_whole
 
 
 class Windows(NamedTuple):
@@ -109,9 +109,12 @@ def _average_adjoint(g: Array, shape: tuple[int, ...], windows: Windows) -> Arra
     return d
 
 
-def _where(layer: Layer, p: ParamsLike) -> str:
-    """Return how messages call a layer: in a model by its name too."""
-    return f"layer {p.prefix[:-1]!r}, {layer!r}" if isinstance(p, Scope) else repr(layer)
+def _check_floats(layer: Layer, p: ParamsLike, x: Array, axes: str) -> tuple[int, ...]:
+    """Return the shape of an input, and refuse what is no array of floating-point numbers."""
+    check_array(layer, p, x, axes)
+    if x.dtype.kind != "f":
+        raise TypeError(f"{called(layer, p)} takes floating-point numbers, got {x.dtype}: use x.astype('float32')")
+    return tuple(x.shape)
 
 
 class _Pool(Layer):
@@ -140,15 +143,13 @@ class _Pool(Layer):
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return an entry of each window, (N, …, C)."""
-        shape, names = shape_of(x), "(N, H, W, C)" if self.axes == 2 else "(N, T, C)"
-        where = _where(self, p)
+        names = "(N, H, W, C)" if self.axes == 2 else "(N, T, C)"
+        shape = _check_floats(self, p, x, names)
         if len(shape) != self.axes + 2:
-            raise ValueError(f"{where} takes {names}, got shape {shape}")
-        if raw(x).dtype.kind != "f":
-            raise TypeError(f"{where} takes floating-point numbers, got {raw(x).dtype}: use x.astype('float32')")
+            raise ValueError(f"{called(self, p)} takes {names}, got shape {shape}")
         if any(k > n + 2 * m for k, n, m in zip(self.window, shape[1:], self.padding, strict=False)):
             told = f"the window {self._told(self.window)} with padding {self._told(self.padding)}"
-            raise ValueError(f"{where}: {told} is larger than the input of shape {shape}")
+            raise ValueError(f"{called(self, p)}: {told} is larger than the input of shape {shape}")
         if self.axes == 2:
             return type(self).pool(x, Windows(self.window, self.stride, self.padding))
         n, t, c = shape
@@ -245,15 +246,12 @@ def _first(x: Array) -> Array:
 class _GlobalPool(Layer):
     """One entry a channel, (N, …, C) → (N, C)."""
 
-    def _flat(self, p: ParamsLike, x: Array) -> Array:
-        """Return x as (N, P, C)."""
-        shape = shape_of(x)
+    def _check(self, p: ParamsLike, x: Array) -> tuple[int, ...]:
+        """Return the shape of an input, and refuse one that is not (N, …, C)."""
+        shape = _check_floats(self, p, x, "(N, …, C)")
         if len(shape) < 3 or 0 in shape[1:-1]:
-            raise ValueError(f"{_where(self, p)} takes (N, …, C) with something between the two, got shape {shape}")
-        return x.reshape(shape[0], -1 if shape[0] * shape[-1] else int(np.prod(shape[1:-1])), shape[-1])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+            raise ValueError(f"{called(self, p)} takes (N, …, C) with something between the two, got shape {shape}")
+        return shape
 
 
 class GlobalAvgPool(_GlobalPool):
@@ -261,8 +259,7 @@ class GlobalAvgPool(_GlobalPool):
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the mean of each channel."""
-        self._flat(p, x)
-        return ops.mean(x, axis=tuple(range(1, x.ndim - 1)))
+        return ops.mean(x, axis=tuple(range(1, len(self._check(p, x)) - 1)))
 
 
 class GlobalMaxPool(_GlobalPool):
@@ -273,4 +270,5 @@ class GlobalMaxPool(_GlobalPool):
 
     def __call__(self, p: ParamsLike, x: Array, *, train: bool = False) -> Array:
         """Return the largest entry of each channel."""
-        return _largest(self._flat(p, x))
+        n, *between, c = self._check(p, x)
+        return _largest(x.reshape(n, math.prod(between), c))

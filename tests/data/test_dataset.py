@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import gc
+import pickle
 import weakref
 
 import numpy as np
@@ -224,8 +226,19 @@ def test_tables_are_no_images() -> None:
         table.as_images()
     with pytest.raises(ValueError, match="no images"):
         data.load("breast_cancer").as_images(8)
-    with pytest.raises(ValueError, match="cannot be made 0×0: size must be at least 1"):
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
         data.load("digits").as_images(0)
+    with pytest.raises(TypeError, match=r"size must be a whole number; got 2\.5"):
+        data.load("digits").as_images(2.5)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))])
+def test_copies_are_read_only_too(again) -> None:
+    part = Dataset(np.arange(12, dtype=np.uint8).reshape(4, 3), [0, 1, 1, 0], 2, scale=(1.0, 2.0))
+    copied = again(part)
+    assert repr(copied) == repr(part)
+    np.testing.assert_array_equal(copied.scaled(copied.x), part.scaled(part.x))
+    assert not any(array.flags.writeable for array in (copied.x, copied.y, *copied.scale))
 
 
 def test_a_split_refuses_shapes_and_names_that_do_not_fit() -> None:

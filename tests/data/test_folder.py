@@ -2,6 +2,9 @@ import errno
 import io
 import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -133,10 +136,13 @@ def test_folders_that_are_none_of_these(tmp_path, make, error, words) -> None:
 def test_arguments_that_make_no_sense(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         image_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="cannot be made 0×0"):
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
         image_folder(tmp_path, size=0)
-    with pytest.raises(ValueError, match="at least one worker process, got 0"):
+    with pytest.raises(ValueError, match="workers must be at least 1; got 0"):
         image_folder(tmp_path, workers=0)
+    for settings, told in (({"size": 2.5}, "size must .* got 2.5"), ({"workers": "2"}, "workers must .* got '2'")):
+        with pytest.raises(TypeError, match=told):
+            image_folder(tmp_path, **settings)
 
 
 # Pixels ---------------------------------------------------------------------------------------------------------------
@@ -237,6 +243,96 @@ def test_worker_processes_write_what_one_process_writes(tmp_path, monkeypatch) -
         np.testing.assert_array_equal(getattr(alone, part).y, getattr(shared, part).y)
 
 
+def test_a_folder_of_ordinary_size_is_decoded_in_this_process(tmp_path, monkeypatch) -> None:
+    """So a script of a few lines needs no __main__ guard."""
+    classes(tmp_path / "pets", 10)
+    asked = []
+    monkeypatch.setattr(folder, "cores", lambda: asked.append("cores") or 1)
+    image_folder(tmp_path / "pets", size=4)
+    assert asked == []
+    for limit in ("_MANY_FILES", "_MANY_BYTES"):
+        monkeypatch.setattr(folder, limit, 19)
+        image_folder(tmp_path / "pets", size=4, cache=tmp_path / limit)
+        monkeypatch.undo()
+        monkeypatch.setattr(folder, "cores", lambda: asked.append("cores") or 1)
+    assert asked == ["cores", "cores"]
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_once(tmp_path) -> None:
+    classes(tmp_path / "pets", 10)
+    script = tmp_path / "script.py"
+    script.write_text("from minibng import data\ndata.image_folder('pets', size=4, workers=2, cache='cache')\n")
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("RuntimeError: a process that decodes images died: in a script, call")
+    assert "bootstrapping" not in run.stderr and run.stderr.count("image_folder('pets'") == 1
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path, own_cache) -> None:
+    classes(tmp_path / "pets", 10)
+    image_folder(tmp_path / "pets", size=4)
+    (whole,) = own_cache.iterdir()
+    whole.unlink()
+    folder._SPLITS.clear()
+    old, new = (own_cache / f".{whole.name}.{number}.part" for number in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"unfinished")
+    os.utime(old, (0, 0))
+    image_folder(tmp_path / "pets", size=4)
+    assert sorted(own_cache.iterdir()) == sorted([new, whole])
+
+
+def test_names_that_are_no_text_are_read_too(tmp_path) -> None:
+    classes(tmp_path / "pets", 10, names=("größe", "日本"))
+    try:
+        os.rename(tmp_path / "pets" / "größe" / "0.png", os.fsencode(tmp_path / "pets" / "größe") + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system knows text only")
+    split = image_folder(tmp_path / "pets", size=4)
+    assert split.class_names == ("größe", "日本") and len(split.train) == 14
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path) -> None:
+    """os.walk would pass over it in silence."""
+    with pytest.raises(FileNotFoundError):
+        folder._labelled(tmp_path, [(tmp_path / "gone", 0)])
+
+
+def test_folders_whose_files_have_equal_names_lengths_and_times_are_told_apart(tmp_path) -> None:
+    for root, names in (("one", ("cat", "dog")), ("two", ("dog", "cat"))):
+        classes(tmp_path / root, 10, names, suffix=".bmp")
+        for path in (tmp_path / root).rglob("*.bmp"):
+            os.utime(path, (0, 0))
+    one, two = (image_folder(tmp_path / root, size=4) for root in ("one", "two"))
+    assert (one.train.x[one.train.y == 0] < 100).all() and (two.train.x[two.train.y == 0] >= 100).all()
+
+
+def test_threads_that_want_the_same_folder_do_not_meet(tmp_path) -> None:
+    classes(tmp_path / "pets", 10)
+    with ThreadPoolExecutor(4) as pool:
+        splits = list(pool.map(lambda _: image_folder(tmp_path / "pets", size=4), range(8)))
+    assert all(told(split.train) == told(splits[0].train) for split in splits)
+
+
+def test_a_link_to_nothing_is_told(tmp_path) -> None:
+    classes(tmp_path, 10)
+    (tmp_path / "cat" / "link.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match=r"cat/link\.png is listed, but is not there, or is a link to nothing"):
+        image_folder(tmp_path, size=4)
+
+
+def test_a_palette_that_one_can_see_through_is_read_without_a_warning(tmp_path) -> None:
+    classes(tmp_path, 10)
+    colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    image = Image.fromarray(colours).quantize(8)
+    image.save(tmp_path / "cat" / "0.png", transparency=bytes(range(0, 240, 30)))
+    split = image_folder(tmp_path, size=6)
+    found = np.concatenate([getattr(split, part).x for part in PARTS])
+    assert (found == np.asarray(image.convert("RGB"))).all(axis=(1, 2, 3)).sum() == 1
+
+
 def damaged() -> dict[str, bytes]:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "JPEG")
@@ -289,6 +385,18 @@ def test_a_place_where_no_folder_can_be_made_is_told(tmp_path) -> None:
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_no_folder_can_have_are_changed(tmp_path) -> None:
+    part = Dataset(np.arange(8 * 48, dtype=np.uint8).reshape(8, 4, 4, 3), np.arange(8) % 4, 4)
+    split = Split(part, part, part, "made", 4, "source", class_names=("T-shirt/top", "..", ".x", "what?"))
+    write_image_folder(split, tmp_path / "made")
+    assert sorted(path.name for path in (tmp_path / "made" / "train").iterdir()) == ["T-shirt_top", "_.", "_x", "what_"]
+    assert len(list((tmp_path / "made" / "train" / "T-shirt_top").iterdir())) == 2
+    split = Split(part, part, part, "made", 4, "source", class_names=("a", "b/c", "b:c", "d"))
+    with pytest.raises(ValueError, match="two classes would be in one folder, b_c"):
+        write_image_folder(split, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_bytes_that_are_written_are_read_again(tmp_path) -> None:

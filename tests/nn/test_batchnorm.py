@@ -448,6 +448,8 @@ def test_a_skip_that_does_not_fit_is_refused():
     x = np.ones((4, 2, 3))
     with pytest.raises(ValueError, match=r"BatchNorm\(3\): skip has shape \(4, 1, 3\), x \(4, 2, 3\)"):
         layer(params, x, skip=np.ones((4, 1, 3)), train=True)
+    with pytest.raises(TypeError, match=r"BatchNorm\(3\): skip is a list, not an array of the shape of x"):
+        layer(params, x, skip=x.tolist())
     with pytest.raises(TypeError, match="skip is float32, x float64"):
         layer(params, x, skip=np.ones((4, 2, 3), "float32"))
     with pytest.raises(TypeError, match="the input is float32, the parameters are float64"):

@@ -72,6 +72,12 @@ def test_an_input_of_another_size_names_layer_and_shapes(shape, hint, device):
         model(model.init(device=device.name), device.array(np.ones((5, 4), "float32")))
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm(4), nn.LayerNorm(4)], ids=repr)
+def test_layers_that_take_images_do_not_advise_to_flatten_them(layer):
+    with pytest.raises(ValueError, match=r"with 4 in axis -1, got shape \(2, 5, 5, 3\)$"):
+        layer(layer.init(), np.ones((2, 5, 5, 3), "float32"))
+
+
 @pytest.mark.parametrize("inputs, parameters", [("float64", "float32"), ("float32", "float64"), ("int64", "float32")])
 def test_mixed_dtypes_are_refused_by_name(inputs, parameters, device):
     model = nn.Sequential(nn.relu, nn.Linear(3, 2))

@@ -1,5 +1,7 @@
 """Pooling against PyTorch, at ties, at margins and over whole images."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -198,9 +200,15 @@ def test_global_pools_refuse_what_has_nothing_to_pool(layer, shape):
     assert repr(layer) in str(caught.value) and str(shape) in str(caught.value)
 
 
-def test_whole_numbers_are_refused_as_entries():
-    with pytest.raises(TypeError, match=r"MaxPool2d\(2\) takes floating-point numbers, got uint8"):
-        call(nn.MaxPool2d(2), np.ones((1, 2, 2, 1), "uint8"))
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.GlobalAvgPool(), nn.GlobalMaxPool()], ids=repr)
+def test_whole_numbers_and_lists_are_refused_as_entries(layer):
+    x, params = np.ones((1, 2, 2, 1), "uint8"), layer.init()
+    with pytest.raises(TypeError, match=rf"{re.escape(repr(layer))} takes floating-point numbers, got uint8"):
+        layer(params, x)
+    with pytest.raises(TypeError, match=rf"{re.escape(repr(layer))}: the input is a list, not an array"):
+        layer(params, x.tolist())
+    with pytest.raises(TypeError, match=r"call model\(params, x\), in this order"):
+        layer(x, params)
 
 
 @pytest.mark.parametrize(
