@@ -12,7 +12,7 @@ import numpy as np
 from minibng import plot
 from minibng.backend import get_backend, gpu_name
 from minibng.experiments.comparison import Comparison, Effect, Row, Run, Verdict
-from minibng.experiments.declaration import Experiment, Setting, key_of
+from minibng.experiments.declaration import PLACE, Experiment, Setting, key_of
 from minibng.experiments.statistics import EXPLORATORY, Interval
 from minibng.optim.normalize import Clip
 from minibng.train import History, records
@@ -256,7 +256,9 @@ def verdict(v: Verdict, experiment: Experiment) -> str:
 
 
 def _words(setting: Setting) -> str:
-    return ", ".join(f"{k.replace('_', ' ')} {x}" for k, x in setting.items() if x is not None)
+    """Tell a setting in words; of a folder its name, since where it lies is nobody's business but the records'."""
+    told = {k: Path(x).resolve().name if k == PLACE and x is not None else x for k, x in setting.items()}
+    return ", ".join(f"{k.replace('_', ' ')} {x}" for k, x in told.items() if x is not None)
 
 
 def verdicts(comparison: Comparison) -> str:

@@ -417,3 +417,8 @@ def test_data_that_there_are_not_are_refused_before_any_process_starts(monkeypat
     monkeypatch.setattr("minibng.experiments.comparison.Pool", None)
     with pytest.raises(ValueError, match="unknown data set"):
         compare(MLP, settings=[{**combine(MLP.axes_of(False))[0], "dataset": "digit"}], seeds=1, epochs=1, show=False)
+
+
+def test_a_table_tells_the_name_of_a_folder_and_not_where_it_lies():
+    assert report._words({"dataset": "folder", "data_dir": "/home/me/photos"}) == "dataset folder, data dir photos"
+    assert report._words({"dataset": "mnist5k", "data_dir": None}) == "dataset mnist5k"
