@@ -189,6 +189,10 @@ class Backend(ABC):
         """Return a new array of the shape and dtype of images (N, H, W, C), laid out as theirs are."""
         return self.xp.empty(like.shape, dtype=like.dtype)
 
+    def short_rows(self, length: int) -> AbstractContextManager[None]:
+        """Return the context in which ufuncs go through rows of ``length`` entries; NumPy alone has to be told."""
+        return nullcontext()
+
     def guard(self, blocks: int) -> DeviceGuard | None:
         """Return what keeps steps over B blocks from being taken on a device; None on the host, which looks itself."""
         from minibng.backend.guard import DeviceGuard

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -26,9 +26,6 @@ IMAGE = 20_000
 """Entries of an image, with its margins, up to which it makes one row: no gaps between rows are better than short ones,
 unless something is kept for every entry of a row."""
 
-BUFFER = 8192
-"""NumPy's own size of the buffer that it copies short rows through."""
-
 
 class _Rows:
     """How arrays (N, …, C) of one shape are gone through: cut into rows, (A, B, L), a cache-sized piece at a time.
@@ -42,7 +39,7 @@ class _Rows:
 
     def __init__(self, *arrays: Array, image: int = IMAGE) -> None:
         first = arrays[0]
-        backend = backend_of(first)
+        self.backend = backend = backend_of(first)
         self.xp, self.dtype, self.channels = backend.xp, first.dtype, first.shape[-1]
         self.pixels = first.size // self.channels
         memories = [memory_of(a) if a.ndim == 4 and not a.flags.c_contiguous else None for a in arrays]
@@ -86,12 +83,9 @@ class _Rows:
         n, h, _ = self.margins.images
         return memory[self.margins.body].reshape(n, h + self.margins.below, -1)[:, : self.lines].reshape(self.shape)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Keep NumPy from copying rows that are shorter than its buffer through it, which takes twice as long."""
-        with np.errstate():  # which also puts the size of the buffer back
-            np.setbufsize(min(BUFFER, max(16, self.shape[2] // 16 * 16)))
-            yield
+    def in_place(self) -> AbstractContextManager[None]:
+        """Return the context in which rows are worked on where they lie."""
+        return self.backend.short_rows(self.shape[2])
 
     def scratch(self, dtype: Any = None) -> Array:
         """Return memory for one piece."""

@@ -74,6 +74,11 @@ def t_eye(x):
     return torch.eye(x.shape[-1], dtype=x.dtype)
 
 
+def matrices(a, b):
+    """Tell PyTorch that b holds matrices: with one axis less than a it would take them for vectors, unlike NumPy."""
+    return b.expand(*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+
+
 def n_eye(x):
     return backend_of(raw(x)).xp.eye(x.shape[-1])
 
@@ -176,7 +181,7 @@ KINDS = {
         lambda a, b: square(a) and len(b) >= 2 and a[-1] == b[-2] and broadcasts(a[:-2], b[:-2]),
         nothing,
         lambda a, b, _: np.linalg.solve(np.tanh(a) + 5 * n_eye(a), b),
-        lambda a, b, _: torch.linalg.solve(torch.tanh(a) + 5 * t_eye(a), b),
+        lambda a, b, _: torch.linalg.solve(torch.tanh(a) + 5 * t_eye(a), matrices(a, b)),
     ),
     "det": Kind(
         square,
