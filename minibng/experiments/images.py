@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from minibng import data, nn, optim, train
+from minibng import data, nn, optim
 from minibng.data import Split
 from minibng.experiments.declaration import Job, Setting
 from minibng.experiments.options import Axis, one_of, or_none, rate, whole
-from minibng.experiments.training import SCHEDULES, norms_every, schedule
+from minibng.experiments.training import SCHEDULES, fit_job
 from minibng.params import layer_of
 from minibng.train import History
 
@@ -150,24 +150,8 @@ def train_one(job: Job) -> History:
     """Run one job: everything depends on it alone."""
     split = split_of(job.setting)
     model = build(job.setting, split)
-    params = model.init(seed=job.seed, device=job.device)
-    steps = len(data.batches(split.train, job.batch)) * job.epochs
-    lr = schedule(job.setting["schedule"], job.lr, steps)
-    opt = optim.get(job.optimizer)(params, lr=lr, **optimizer_settings(job, model))
-    return train.fit(
-        model,
-        params,
-        opt,
-        nn.cross_entropy,
-        split,
-        epochs=job.epochs,
-        batch=job.batch,
-        seed=job.seed,
-        augment=AUGMENTATIONS[job.setting["augment"]],
-        record_norms=norms_every(steps) if job.record_norms else False,
-        measure_every=job.measure_every,
-        show=False,
-    )
+    augment = AUGMENTATIONS[job.setting["augment"]]
+    return fit_job(job, split, model, optimizer_settings(job, model), every=False, augment=augment)
 
 
 def describe(setting: Setting) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from minibng import data, nn, optim, train
+from minibng import data, nn, optim
 from minibng.data import Split
 from minibng.experiments.declaration import Claim, Experiment, Job, Setting
 from minibng.experiments.options import Axis, one_of, whole
-from minibng.experiments.training import SCHEDULES, schedule
+from minibng.experiments.training import SCHEDULES, fit_job
 from minibng.train import History
 
 WIDTH = 100
@@ -81,23 +81,7 @@ def split_of(setting: Setting) -> Split:
 def train_one(job: Job) -> History:
     """Run one job: everything depends on it alone."""
     split = split_of(job.setting)
-    model = build(job.setting, split)
-    params = model.init(seed=job.seed, device=job.device)
-    steps = len(data.batches(split.train, job.batch)) * job.epochs
-    rate = schedule(job.setting["schedule"], job.lr, steps)
-    opt = optim.get(job.optimizer)(params, lr=rate)
-    return train.fit(
-        model,
-        params,
-        opt,
-        nn.cross_entropy,
-        split,
-        epochs=job.epochs,
-        batch=job.batch,
-        seed=job.seed,
-        record_norms=job.record_norms,
-        show=False,
-    )
+    return fit_job(job, split, build(job.setting, split))
 
 
 def describe(setting: Setting) -> str:

@@ -5,16 +5,17 @@ import minibng as bng
 from minibng import data, nn, optim
 from minibng.experiments import mlp
 from minibng.experiments.declaration import Job
+from minibng.experiments.training import schedule
 
 SETTING = {"dataset": "digits", "depth": 3, "activation": "tanh", "schedule": "step"}
 
 
 def test_step_decay_falls_at_half_and_at_three_quarters():
-    rate = mlp.schedule("step", 0.2, steps=100)
+    rate = schedule("step", 0.2, steps=100)
     assert [rate(t) for t in (0, 49)] == [0.2, 0.2]
     assert rate(50) == rate(74) == pytest.approx(0.02)
     assert rate(75) == rate(99) == pytest.approx(0.002)
-    assert mlp.schedule("constant", 0.2, steps=100)(99) == 0.2
+    assert schedule("constant", 0.2, steps=100)(99) == 0.2
 
 
 def test_the_model_has_the_depth_width_and_activation_of_its_setting():
