@@ -8,15 +8,20 @@ from minibng.nn.activations import ACTIVATIONS, gelu, leaky_relu, relu, sigmoid,
 from minibng.nn.batchnorm import BatchNorm
 from minibng.nn.containers import Composite, Dropout, Flatten, Residual, Sequential
 from minibng.nn.convolution import Conv1d, Conv2d, conv2d
+from minibng.nn.embedding import Embedding
 from minibng.nn.layer import Layer
 from minibng.nn.linear import Linear, affine
 from minibng.nn.losses import binary_cross_entropy, cross_entropy, hinge, mse, multiclass_hinge
 from minibng.nn.normalization import LayerNorm
 from minibng.nn.pooling import AvgPool1d, AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool1d, MaxPool2d
+from minibng.nn.recurrent import GRU, LSTM, RNN
 from minibng.params import Spec
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
@@ -24,6 +29,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",

@@ -24,18 +24,38 @@ def _targets(logits: Array, labels: Array, ignore: int | None) -> tuple[Any, Any
     return (rows, np.where(counts, t, 0)), counts, np.sum(counts, dtype=logits.dtype)
 
 
-def _forward(logits: Array, labels: Array, smoothing: float = 0.0, ignore: int | None = None) -> tuple[Array, Any]:
-    target, counts, n = _targets(logits, labels, ignore)
-    z = logits.reshape(-1, logits.shape[-1])
+LEAST, MOST = 1e-20, 1e15
+"""Exponentials are taken as they are where no target's is smaller, and no row's sum of them larger."""
+
+LARGE = 1 << 16
+"""Logits from which on it pays: fewer stay in the cache, and the host keeps the bits of a device."""
+
+
+def _exponentials(z: Array, target: Any, smoothing: float) -> tuple[Array, Array, Array]:
+    """Return e = exp(z − s) (M, K), its sums over K, and the rows' losses.
+
+    s is the largest entry of each row, which takes two more passes over z, or, of many logits on the host, 0 where that
+    loses nothing: where the target's exponential and the sum are far from the ends of the range, log(Σe/e[target]) is
+    as exact as with s. To know that, a device would have to be waited for.
+    """
+    if not smoothing and z.size >= LARGE and z.dtype.itemsize > 2 and backend_of(z).on_host:
+        e = np.exp(z)
+        total, aimed = np.sum(e, axis=1), e[target]
+        if np.min(aimed) > LEAST and np.max(total) < MOST:
+            return e, total, np.log(total / aimed)
     z = z - np.max(z, axis=1, keepdims=True)
     aimed = z[target]
     if smoothing:
         aimed = (1 - smoothing) * aimed + smoothing / z.shape[1] * np.sum(z, axis=1)
-    p = np.exp(z, out=z)
-    total = np.sum(p, axis=1, keepdims=True)
-    p /= total
-    losses = np.log(total[:, 0]) - aimed
-    return np.sum(losses if counts is None else np.where(counts, losses, 0)) / n, (p, target, counts, n)
+    e = np.exp(z, out=z)
+    total = np.sum(e, axis=1)
+    return e, total, np.log(total) - aimed
+
+
+def _forward(logits: Array, labels: Array, smoothing: float = 0.0, ignore: int | None = None) -> tuple[Array, Any]:
+    target, counts, n = _targets(logits, labels, ignore)
+    e, total, losses = _exponentials(logits.reshape(-1, logits.shape[-1]), target, smoothing)
+    return np.sum(losses if counts is None else np.where(counts, losses, 0)) / n, (e, total, target, counts, n)
 
 
 def _backward(
@@ -48,11 +68,11 @@ def _backward(
     smoothing: float = 0.0,
     ignore: int | None = None,
 ) -> list[Any]:
-    p, target, counts, n = residual
+    e, total, target, counts, n = residual
     scale = g / n
-    d = p * scale
+    d = e * (scale / total)[:, None]
     if smoothing:
-        d -= smoothing / p.shape[1] * scale
+        d -= smoothing / d.shape[1] * scale
     d[target] -= (1 - smoothing) * scale
     return [(d if counts is None else np.where(counts[:, None], d, 0)).reshape(logits.shape), None]
 

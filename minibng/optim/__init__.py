@@ -8,6 +8,7 @@ comparison: SignSGD, LARS, LAMB, NovoGrad.
 from minibng.names import UnknownNameError, choose
 from minibng.optim import rules, schedules
 from minibng.optim.accumulate import Accumulator
+from minibng.optim.constraints import max_norm
 from minibng.optim.forms import NamedOptimizer, by_class, class_names, get, names, register, registered, unregister
 from minibng.optim.normalize import NonFiniteError, normalize_blocks
 from minibng.optim.optimizer import Optimizer
@@ -28,6 +29,7 @@ __all__ = [
     "cosine",
     "get",
     "inverse_sqrt",
+    "max_norm",
     "names",
     "normalize_blocks",
     "register",

@@ -917,6 +917,56 @@ for _shape, _stride, _channels in [
     )  # fmt: skip
 
 
+def torch_recurrence(name, state, mask, x, w, u, b, *more):
+    """The recurrences, written for PyTorch one step after another: outputs, then the last state."""
+    size, outputs = len(u), []
+    for t in range(x.shape[1]):
+        real = torch.tensor(mask[:, t, None])
+        z, r = x[:, t] @ w + b, state[0] @ u
+        if name == "lstm":
+            i, f, o, g = *[torch.sigmoid((z + r)[:, k * size :][:, :size]) for k in (0, 1, 3)], (z + r)[:, 2 * size :]
+            c = f * state[1] + i * torch.tanh(g[:, :size])
+            new = o * torch.tanh(c), c
+        elif name == "gru":
+            reset, update = torch.sigmoid((z + r)[:, : 2 * size]).split(size, 1)
+            n = torch.tanh(z[:, 2 * size :] + reset * (r[:, 2 * size :] + more[0]))
+            new = ((1 - update) * n + update * state[0],)
+        else:
+            new = (torch.tanh(z + r),)
+        outputs.append(torch.where(real, new[0], 0.0))
+        state = [torch.where(real, a, b) for a, b in zip(new, state, strict=True)]
+    return torch.cat([torch.stack(outputs, 1), *[s[:, None] for s in state]], 1)
+
+
+def recurrence(name, x, *args):
+    """The operation; its outputs and the last state are joined along the steps."""
+    y, *last = FUSED[name](x, *args)
+    return ops.concatenate([y, *[ops.expand_dims(s, 1) for s in last]], axis=1)
+
+
+RECURRENCES = {"lstm": (4, 0, 2), "gru": (3, 1, 1), "rnn": (1, 0, 1)}
+"""The number of gates, of biases besides b, and of parts of the state."""
+_masks = np.array([[1, 1, 0, 0, 1], [0, 1, 1, 0, 0]], bool)
+for _name, (_gates, _biases, _states) in RECURRENCES.items():
+    for _n, _t, _d, _h in [(2, 5, 3, 2), (1, 1, 1, 1), (0, 2, 2, 3)]:
+        _wide = _gates * _h
+        _weights = [normal(_n, _t, _d), normal(_d, _wide), normal(_h, _wide), normal(_wide), *[normal(_h)] * _biases]
+        _first, _mask = [normal(_n, _h) for _ in range(_states)], _masks if _t == 5 else None
+        _real, _k = np.ones((_n, _t), bool) if _mask is None else _mask, len(_weights)
+        case(
+            _name, f"{_n, _t, _d, _h} mask={_mask is not None}", [*_weights, *_first],
+            lambda *a, name=_name, m=_mask: recurrence(name, *a, beside(m, a[0])),
+            lambda *a, name=_name, m=_real, k=_k: torch_recurrence(name, a[k:], m, *a[:k]),
+        )  # fmt: skip
+        if _mask is not None:
+            _zero, _real = [np.zeros((_n, _h))] * _states, np.ones((_n, _t), bool)
+            case(
+                _name, f"{_n, _t, _d, _h} from zeros", _weights,
+                lambda *a, name=_name, s=_states: recurrence(name, *a, *[None] * s, None),
+                lambda *a, name=_name, s=_zero, m=_real: torch_recurrence(name, [torch.tensor(v) for v in s], m, *a),
+            )  # fmt: skip
+
+
 def batch_norm(x, w, b, s, relu, train):
     """The operation with the statistics that the layer hands it: the batch's, or some that were kept."""
     if train:
@@ -1042,6 +1092,32 @@ for _smoothing, _ignore in [(0.1, None), (1.0, None), (0.0, 1), (0.3, -7)]:
         lambda z, t=_labels, s=_smoothing, i=_ignore: torch.nn.functional.cross_entropy(
             z, torch.tensor(t), label_smoothing=s, ignore_index=-100 if i is None else i
         ),
+    )  # fmt: skip
+
+
+def torch_embedding(table, tokens, padding):
+    """The rows of a table, zeros for the padding."""
+    tokens = torch.tensor(tokens)
+    return torch.where((tokens == (-1 if padding is None else padding))[..., None], 0, table[tokens])
+
+
+for _size, _tokens, _padding in [
+    ((4, 3), [[1, 1, 3], [0, 1, 2]], None),
+    ((4, 3), [[1, 1, 3], [0, 1, 2]], 1),
+    ((3, 70), [2, 0, 2, 2, 2, 2, 2, 2], 0),  # rows long enough to be added one by one on the host
+    ((2, 1), [], 1),
+    ((2, 3), 1, None),
+]:
+    _tokens = np.array(_tokens, dtype="int64")
+    case(
+        "embed", f"{_size} {_tokens.shape} padding {_padding}", [normal(*_size)],
+        lambda w, t=_tokens, p=_padding: PRIMITIVES["embed"](w, beside(t, w), p),
+        lambda w, t=_tokens, p=_padding: torch_embedding(w, t, p),
+    )  # fmt: skip
+    case(
+        "add_rows", f"{_size} {_tokens.shape} padding {_padding}", [normal(*_tokens.shape, _size[1])],
+        lambda g, t=_tokens, p=_padding, s=_size: PRIMITIVES["add_rows"](g, beside(t, g), p, s),
+        lambda g, t=_tokens, p=_padding, s=_size: torch_slope(lambda w: torch_embedding(w, t, p), s, g),
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ Maker = Callable[..., Step]
 DEPTH, WIDTH, BATCH = 12, 100, 128
 WIDTHS = [784, *[WIDTH] * DEPTH, 10]
 IMAGES = 64
+WORDS, UNITS, TIMES, ROWS = 5_000, 256, 35, 20
+LEXICON, MAPS, LENGTH, SENTENCES = 10_000, 100, 50, 50
 ENTRIES, BLOCKS = 10_000_000, 60
 
 
@@ -152,6 +154,71 @@ def torch_resnet(device: str = "cpu") -> Step:
     return step
 
 
+def _text(words: int, rows: int, times: int, targets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (rows, times), and targets: of every token, or, of two classes, of every row."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, words, (rows, times)), rng.integers(0, targets, rows if targets == 2 else (rows, times))
+
+
+def our_lstm(device: str = "cpu") -> Step:
+    """A language model of two LSTM layers, 2×256 units, vocabulary 5,000, 20 rows of 35 words, one Adam step."""
+    x, y = (bng.asarray(a, device=device) for a in _text(WORDS, ROWS, TIMES, WORDS))
+    model = nn.models.lstm_lm(WORDS, UNITS, UNITS, 2)
+    params = model.init(0, device=device)
+    step = bng.value_and_grad(lambda p, x, y: nn.cross_entropy(model(p, x, train=True), y))
+    opt = optim.Adam(params, lr=1e-3)
+    return lambda: opt.step(step(params, x, y)[1])
+
+
+def torch_lstm(device: str = "cpu") -> Step:
+    """The same in PyTorch, eager; sequences lie as its LSTM takes them, (T, N)."""
+    import torch
+
+    embedding, lstm = torch.nn.Embedding(WORDS, UNITS), torch.nn.LSTM(UNITS, UNITS, 2)
+    net = torch.nn.ModuleList([embedding, lstm, head := torch.nn.Linear(UNITS, WORDS)]).to(device)
+    x, y = (torch.tensor(a.T.copy(), device=device) for a in _text(WORDS, ROWS, TIMES, WORDS))
+    opt, loss = torch.optim.Adam(net.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        opt.zero_grad()
+        logits = head(lstm(embedding(x))[0])
+        loss(logits.reshape(-1, WORDS), y.reshape(-1)).backward()
+        opt.step()
+
+    return step
+
+
+def our_textcnn(device: str = "cpu") -> Step:
+    """The sentence classifier of Kim (2014), vocabulary 10,000 × 128, 3×100 maps, 50 sentences of 50 words, Adam."""
+    x, y = (bng.asarray(a, device=device) for a in _text(LEXICON, SENTENCES, LENGTH, 2))
+    model = nn.models.textcnn(LEXICON, 128, maps=MAPS, padding=None)
+    params = model.init(0, device=device)
+    step = bng.value_and_grad(lambda p, x, y: nn.cross_entropy(model(p, x, train=True), y))
+    opt = optim.Adam(params, lr=1e-3)
+    return lambda: opt.step(step(params, x, y)[1])
+
+
+def torch_textcnn(device: str = "cpu") -> Step:
+    """The same in PyTorch, eager."""
+    import torch
+    from torch.nn import functional as F
+
+    embedding, head = torch.nn.Embedding(LEXICON, 128), torch.nn.Linear(3 * MAPS, 2)
+    convolutions = [torch.nn.Conv1d(128, MAPS, width) for width in (3, 4, 5)]
+    net = torch.nn.ModuleList([embedding, *convolutions, head]).to(device)
+    x, y = (torch.tensor(a, device=device) for a in _text(LEXICON, SENTENCES, LENGTH, 2))
+    opt, loss = torch.optim.Adam(net.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        opt.zero_grad()
+        vectors = embedding(x).transpose(1, 2)
+        features = torch.cat([F.relu(conv(vectors)).amax(2) for conv in convolutions], 1)
+        loss(head(F.dropout(features, 0.5)), y).backward()
+        opt.step()
+
+    return step
+
+
 def _arrays(entries: int = ENTRIES) -> tuple[list[np.ndarray], list[np.ndarray]]:
     rng = np.random.default_rng(0)
     x, g = ([rng.standard_normal(entries // BLOCKS, dtype="float32") for _ in range(BLOCKS)] for _ in range(2))
@@ -221,6 +288,8 @@ WORKS = {
     "mlp12 autograd": Work(our_mlp, autograd_mlp, "autograd", 0.5),
     "mlp12 jax": Work(our_mlp, jax_mlp, "jax", None),
     "resnet20": Work(our_resnet, torch_resnet, "torch", 2.0),
+    "lstm": Work(our_lstm, torch_lstm, "torch", 1.3),
+    "textcnn": Work(our_textcnn, torch_textcnn, "torch", 1.0),
     "adam-ng 10M": Work(our_step("adam-ng"), torch_adam_ng(), "torch", 1.0),
     "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
     "cost of NG, momentum": Work(our_step("momentum-ng"), our_step("momentum"), "", None),
@@ -231,11 +300,13 @@ WORKS = {
 ON_DEVICE = {
     "mlp12": Work(our_mlp, torch_mlp, "torch", 1.0),
     "resnet20": Work(our_resnet, torch_resnet, "torch", 1.0),
+    "lstm": Work(our_lstm, torch_lstm, "torch", 1.0),
+    "textcnn": Work(our_textcnn, torch_textcnn, "torch", 1.0),
     "adam-ng 10M, foreach": Work(our_step("adam-ng"), torch_adam_ng(foreach=True), "torch", 1.0),
     "adam-ng 10M, fused": Work(our_step("adam-ng"), torch_adam_ng(fused=True), "torch", 1.0),
     "cost of NG, adam": Work(our_step("adam-ng"), our_step("adam"), "", 1.15),
 }
 """What is timed on a device."""
 
-MEMORY = {"mlp12": 1.2, "resnet20": 1.2}
+MEMORY = {"mlp12": 1.2, "resnet20": 1.2, "lstm": 1.2, "textcnn": 1.2}
 """Works whose peak memory is measured too, and the ratio aimed at."""

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from minibng import asarray, check_grads, debug, grad, hvp, nn, value_and_grad
+from minibng import asarray, check_grads, debug, grad, hvp, nn, value_and_grad, vjp
 from minibng.backend import synchronizations
+from minibng.nn import losses
 
 RNG = np.random.default_rng(0)
 Z = RNG.standard_normal((6, 4)) * 3
@@ -94,6 +95,65 @@ def test_a_confident_mistake_costs_the_difference_of_the_logits(device):
     value, g = two(device, nn.cross_entropy, z, np.array([2]))
     assert value == np.float32(1e30)
     np.testing.assert_array_equal(g, [[1.0, 0.0, -1.0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [0, 13, -13, 33, 60, -60, 75, -75, 90, 300])
+@pytest.mark.parametrize("spread", [1, 8, 18, 200])
+def test_the_loss_is_as_exact_wherever_the_logits_lie(dtype, offset, spread, device, monkeypatch):
+    """Exponentials are taken without their largest entry where that is safe: nobody may notice where it ends."""
+    monkeypatch.setattr(losses, "LARGE", 0)
+    z = (np.random.default_rng(0).standard_normal((40, 30)) * spread + offset).astype(dtype)
+    labels = np.random.default_rng(1).integers(0, 30, 40)
+    labels[:20] = np.argmax(z[:20], axis=1)  # losses near 0
+    for row in (slice(0, 20), slice(20, 40)):
+        wide = z[row].astype("longdouble")
+        e = np.exp(wide - wide.max(axis=1, keepdims=True))
+        p = e / e.sum(axis=1, keepdims=True)
+        target = np.arange(20), labels[row]
+        each = np.log(e.sum(axis=1)) - (wide - wide.max(axis=1, keepdims=True))[target]
+        slope = p.copy()
+        slope[target] -= 1
+        value, g = value_and_grad(nn.cross_entropy)(device.array(z[row]), device.array(labels[row]))
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(device.host(value), float(each.mean()), rtol=8 * eps, atol=8 * eps)
+        np.testing.assert_allclose(device.host(g), (slope / 20).astype(dtype), rtol=1e3 * eps, atol=eps / 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_loss_of_two_logits_is_as_exact_wherever_they_lie(dtype, monkeypatch):
+    """−log p = log(1 + exp(gap)) for the smaller, log(1 + exp(−gap)) for the larger, whatever lies in the middle."""
+    monkeypatch.setattr(losses, "LARGE", 0)
+    for middle in (-70, -35, 0, 20, 35, 70):
+        for gap in range(0, 180, 6):
+            z = np.array([[middle + gap / 2, middle - gap / 2]], dtype)
+            for label, expected in ((0, math.log1p(math.exp(-gap))), (1, gap + math.log1p(math.exp(-gap)))):
+                loss = nn.cross_entropy(z, np.array([label]))
+                np.testing.assert_allclose(loss, expected, rtol=4 * np.finfo(dtype).eps, atol=2 * np.finfo(dtype).eps)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("scale", [1, 300])
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 3}, {"label_smoothing": 0.1}])
+def test_many_logits_are_torch_s(torch, scale, options, device):
+    """As many as a language model has, where the host has a way of its own; some in ignored rows are no numbers."""
+    rng = np.random.default_rng(2)
+    z, labels = rng.standard_normal((70, losses.LARGE // 70 + 1)) * scale, rng.integers(0, 5, 70)
+    if "ignore_index" in options:
+        z[labels == 3, 7] = np.nan
+    t = torch.tensor(z, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(t, torch.tensor(labels), **options)
+    (slope,) = torch.autograd.grad(expected, t)
+    value, g = two(device, lambda z, t: nn.cross_entropy(z, t, **options), z, labels)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-12)
+    np.testing.assert_allclose(g, np.nan_to_num(slope.numpy()), rtol=1e-10, atol=1e-15)
+
+
+def test_the_pullback_of_cross_entropy_may_be_called_twice(device):
+    z, labels = device.arrays([np.random.default_rng(3).standard_normal((4, 3)), np.array([0, 2, 1, 1])])
+    _, back = vjp(lambda z: nn.cross_entropy(z, labels), z)
+    first, second = (device.host(back(device.array(1.0))[0]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_nan_in_the_logits_is_not_hidden(device):

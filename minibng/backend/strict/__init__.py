@@ -2,7 +2,8 @@
 
 What would fail on a GPU fails here, and what would make the host wait for it is counted, and refused inside
 `minibng.backend.waiting.forbid_sync`. The arithmetic is NumPy's, so results have the bits of device "cpu", but for
-convolutions: there the host has a way of its own, and this device goes the way of a GPU.
+convolutions and the cross-entropy of many logits: there the host has a way of its own, and this device goes the way of
+a GPU.
 """
 
 from __future__ import annotations
