@@ -23,6 +23,7 @@ EXAMPLES = f"""examples:
   minibng data check cifar10                           are the files the published ones; how many samples
   minibng data check cifar10 --data-dir DIR            the same for files that you have already: the archive, what
                                                        was in it, or a folder of either called cifar10
+  minibng data check pydoc                             sizes, vocabulary, how hard it is: perplexities of counts
   minibng compare mlp --dataset mnist                  downloads what is not there yet by itself
 
 Downloads are kept in the user's cache folder, or in the one that the environment variable {FOLDER_VARIABLE} names.
@@ -107,25 +108,43 @@ def _check(name: str, folder: Path | None) -> int:
             print(f"{name}: damaged; minibng data fetch {name} downloads it again")
             return 1
     split = data.load(name, data_dir=folder if published else None)
-    parts = {"training": split.train, "validation": split.val, "test": split.test}
-    print(f"{name}: " + ", ".join(f"{len(part)} {what}" for what, part in parts.items()) + " samples")
-    x, image = split.train.x, "×".join(map(str, split.image_shape or ()))
-    each = image if x.ndim == 4 else f"{x[0].size} numbers" + f" (images of {image})" * bool(image)
-    print(f"  each {each}, {x.dtype}" + ("" if split.classes is None else f", {split.classes} classes"))
-    if split.classes is not None:
-        counts = np.bincount(np.concatenate([part.y for part in parts.values()]), minlength=split.classes)
-        print(f"  samples of a class: {counts.min()} to {counts.max()}")
-    if published is not None and (found := (len(split.train) + len(split.val), len(split.test))) != published.samples:
-        print(f"  but {published.title} has {published.samples[0]} training and {published.samples[1]} test samples,")
+    print(_contents(split))
+    found = len(split.train) + len(split.val), len(split.test)
+    if published is not None and (whole := published.samples) not in (None, found):
+        print(f"  but {published.title} has {whole[0]} training and {whole[1]} test samples,")
         print(f"  and these are {found[0]} and {found[1]}: they are not all")
         return 1
     print("  sound" if sound else "  readable, but not the published files")
     return 0 if sound else 1
 
 
+def _contents(split: data.Split) -> str:
+    """Return what is in a data set: a line for its parts, indented ones for its samples."""
+    parts = {"training": split.train, "validation": split.val, "test": split.test}
+    x, words, one = split.train.x, split.vocabulary, split.train.x.ndim == 1
+    told = f"{split.name}: " + ", ".join(f"{len(part)} {what}" for what, part in parts.items())
+    told += " tokens, one text" if one else " samples"
+    image = "×".join(map(str, split.image_shape or ()))
+    each = image if x.ndim == 4 else f"{x[0].size} numbers" + f" (images of {image})" * bool(image)
+    if words is not None:
+        amount, what = "one" if one else f"up to {x.shape[1]}", "words" if words.joint else "characters"
+        each = f"{amount} of {len(words)} {what}"
+    told += f"\n  each {each}, {x.dtype}" + ("" if split.classes is None or one else f", {split.classes} classes")
+    if words is not None and words.unknown is not None:
+        tokens = (part.x if one else part.x[part.x > 0] for part in parts.values())  # 0 fills up the texts of a batch
+        told += "\n  unknown: " + ", ".join(f"{(part == words.unknown).mean():.1%}" for part in tokens)
+    if words is not None and one:
+        counted = data.unigram_perplexity(split)["test"], data.bigram_perplexity(split)["test"]
+        told += f"\n  test perplexity of counts: {counted[0]:.1f} of single ones, {counted[1]:.1f} of pairs"
+    elif split.classes is not None:
+        counts = np.bincount(np.concatenate([part.y for part in parts.values()]), minlength=split.classes)
+        told += f"\n  samples of a class: {counts.min()} to {counts.max()}"
+    return told
+
+
 def _check_files(published: Published, folder: Path) -> bool:
     """Print a line for each file; tell whether none differs from the published one of its name."""
-    known, sound = {file.name: file for file in published.files}, True
+    known, sound = {file.name: file for file in published.known}, True
     for path in published.locate(folder):
         told = "unpacked, no checksum is published"
         if path.name in known:

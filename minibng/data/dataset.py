@@ -3,7 +3,7 @@
 import math
 import operator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from minibng.backend import Array, Backend, backend_of
 from minibng.data.resize import resize
+
+if TYPE_CHECKING:
+    from minibng.data.vocabulary import Vocabulary
 
 RESIDENT = 1 << 28
 """Most bytes of a data set that are put on a device as a whole, and kept there; larger ones go a batch at a time."""
@@ -30,7 +33,8 @@ class Dataset:
         The samples, numbers of any dtype, shape (N, ...); (N, D) for flat features.
     y
         The targets, shape (N,): whole numbers are labels and become int64; floats, for a regression,
-        stay as they are, and then any shape (N, ...) will do.
+        stay as they are, and then any shape (N, ...) will do. A label for every token of x (N, T), whole numbers too,
+        has the shape (N, T).
     classes
         The number of classes K. Where it is given, ``y`` must hold labels from 0 to K - 1.
     scale
@@ -80,7 +84,7 @@ class Dataset:
         if targets.dtype.kind in "iu":
             targets = targets.astype(np.int64, copy=False)
         if classes is not None:
-            _check_labels(targets, classes)
+            _check_labels(targets, classes, samples)
         object.__setattr__(self, "x", _read_only(samples))
         object.__setattr__(self, "y", _read_only(targets))
         object.__setattr__(self, "classes", classes)
@@ -186,7 +190,7 @@ class Split:
     ----------
     train, val, test
         The parts, each with ``x`` of shape (N, D), or (N, H, W, C) for images, and ``y`` of shape (N,), or (N, 1) for a
-        regression.
+        regression. Of a text, ``x`` (M,) are its tokens and ``y`` (M,) the next ones; documents are tokens (N, T).
     name
         The name that `load` knows it by.
     classes
@@ -197,6 +201,8 @@ class Split:
         (H, W, C) where the samples are images, whether ``x`` holds them as such or as rows of H·W·C numbers; else None.
     class_names
         What the classes are called, K names in the order of the labels, or None.
+    vocabulary
+        The words that the tokens stand for, where ``x`` are tokens; else None.
 
     Raises
     ------
@@ -219,6 +225,7 @@ class Split:
     source: str
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] | None = None
+    vocabulary: "Vocabulary | None" = None
 
     def __post_init__(self) -> None:
         if self.image_shape is None:
@@ -335,22 +342,22 @@ def _check_pair(x: NDArray[Any], y: NDArray[Any]) -> None:
         raise ValueError(f"the data set is empty: x has shape {x.shape}; it needs at least one sample")
 
 
-def _check_labels(y: NDArray[Any], classes: int) -> None:
+def _check_labels(y: NDArray[Any], classes: int, x: NDArray[Any]) -> None:
     if y.dtype.kind != "i":
         raise TypeError(
             f"labels must be whole numbers, but y is {y.dtype}: convert it (y.astype(np.int64)), "
             "or leave classes out for a regression"
         )
-    if y.ndim != 1:
+    if y.ndim != 1 and not (y.shape == x.shape and x.dtype.kind in "iu"):
         raise ValueError(
             f"labels must have shape (N,), but y has shape {y.shape}: "
             "use y.argmax(axis=1) on one-hot rows, y.ravel() on one column"
         )
     wrong = np.flatnonzero((y < 0) | (y >= classes))
     if wrong.size:
-        first = int(wrong[0])
+        first, label = int(wrong[0]) * len(y) // y.size, y.ravel()[wrong[0]]
         raise ValueError(
-            f"label {y[first]} (sample {first}) is out of range: {classes} classes have the labels 0 to {classes - 1}"
+            f"label {label} (sample {first}) is out of range: {classes} classes have the labels 0 to {classes - 1}"
         )
 
 

@@ -8,10 +8,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from minibng.extras import require
@@ -46,12 +45,15 @@ class Remote(NamedTuple):
         Its checksum, hexadecimal.
     urls
         Where it is, the first choice first.
+    bring
+        For a file that no address leads to: ``bring(path)`` makes it, or raises DownloadError.
     """
 
     name: str
     size: int
     sha256: str
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = ()
+    bring: Callable[[Path], None] | None = None
 
     def is_sound(self, path: Path) -> bool:
         """Tell whether a file is there and is the published one, byte by byte."""
@@ -116,14 +118,15 @@ def fetch(what: str, files: Sequence[Remote], folder: Path) -> Path:
     """
     if all(file.is_sound(folder / file.name) for file in files):
         return folder
-    pooch = require("pooch", "experiments", f"the download of {what}")
+    if any(file.urls for file in files):
+        require("pooch", "experiments", f"the download of {what}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, what):
             absent = [file for file in files if not file.is_sound(folder / file.name)]
             _check_space(sum(file.size for file in absent), folder)
             for file in absent:
-                _download(pooch, file, folder)
+                _download(file, folder)
     except DownloadError as error:
         raise DownloadError(f"{what} was not downloaded: {error}") from error.__cause__
     except OSError as error:
@@ -131,18 +134,25 @@ def fetch(what: str, files: Sequence[Remote], folder: Path) -> Path:
     return folder
 
 
-def _download(pooch: ModuleType, file: Remote, folder: Path) -> None:
+def _download(file: Remote, folder: Path) -> None:
     """Bring one file, trying its addresses in turn, several times; raise DownloadError after the last."""
     bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     level = logging.INFO if bar else logging.WARNING  # without a bar, say what takes minutes
     LOG.log(level, "downloading %s (%s) to %s", file.name, size_text(file.size), folder)
+    if file.bring is not None:
+        try:
+            with _whole(file, folder) as part:
+                return file.bring(part)
+        except _Unusable as error:
+            raise DownloadError(str(error)) from error.__cause__
     failures: dict[str, _Unusable] = {}
     for attempt in range(ATTEMPTS):  # rounds over all addresses; one that cannot do better is left out of the next
         if urls := [url for url in file.urls if url not in failures or not failures[url].final]:
             time.sleep(PAUSE * attempt)
         for url in urls:
             try:
-                return _bring(pooch, url, file, folder, bar)
+                with _whole(file, folder) as part:
+                    return _transfer(url, part, bar)
             except _Unusable as error:
                 LOG.info("%s: %s", url, error)
                 failures[url] = error
@@ -161,32 +171,12 @@ class _Unusable(Exception):
         self.final = final
 
 
-def _bring(pooch: ModuleType, url: str, file: Remote, folder: Path, bar: bool) -> None:
-    """Download to a temporary name, check, and only then give the file its own name."""
-    requests = require("requests", "experiments", "a download")
-    answers: list[Any] = []
-    how = {
-        "headers": {"Accept-Encoding": "identity"},  # what is packed on the way, requests unpacks: the files are gzip
-        "hooks": {"response": lambda answer, **_: answers.append(answer)},  # to close, which pooch leaves to chance
-    }
-    download = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, **how)
+@contextmanager
+def _whole(file: Remote, folder: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; check what is there then, and only after that give it the file's own name."""
     part = folder / f".{file.name}.{os.getpid()}.part"
     try:
-        try:
-            download(url, str(part), None)
-        except requests.HTTPError as error:
-            status = error.response.status_code
-            raise _Unusable(
-                f"the server answers {status} {error.response.reason}", final=400 <= status < 500
-            ) from error
-        except requests.Timeout as error:
-            raise _Unusable("the server does not answer") from error
-        except requests.ConnectionError as error:
-            raise _Unusable("there is no connection, or it broke off") from error
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise _Unusable("the connection broke off before the end") from error
-        except requests.RequestException as error:
-            raise _Unusable(f"the transfer failed ({type(error).__name__})") from error
+        yield part
         if (size := part.stat().st_size) != file.size:
             raise _Unusable(f"{size} bytes arrived, the published file has {file.size}")
         if not file.is_sound(part):
@@ -195,9 +185,34 @@ def _bring(pooch: ModuleType, url: str, file: Remote, folder: Path, bar: bool) -
             os.fsync(whole.fileno())
         os.replace(part, folder / file.name)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def _transfer(url: str, part: Path, bar: bool) -> None:
+    """Write what is at an address to a file."""
+    pooch, requests = (require(name, "experiments", "a download") for name in ("pooch", "requests"))
+    answers: list[Any] = []
+    how = {
+        "headers": {"Accept-Encoding": "identity"},  # what is packed on the way, requests unpacks: the files are gzip
+        "hooks": {"response": lambda answer, **_: answers.append(answer)},  # to close, which pooch leaves to chance
+    }
+    download = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, **how)
+    try:
+        download(url, str(part), None)
+    except requests.HTTPError as error:
+        status = error.response.status_code
+        raise _Unusable(f"the server answers {status} {error.response.reason}", final=400 <= status < 500) from error
+    except requests.Timeout as error:
+        raise _Unusable("the server does not answer") from error
+    except requests.ConnectionError as error:
+        raise _Unusable("there is no connection, or it broke off") from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise _Unusable("the connection broke off before the end") from error
+    except requests.RequestException as error:
+        raise _Unusable(f"the transfer failed ({type(error).__name__})") from error
+    finally:
         for answer in answers:
             answer.close()
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

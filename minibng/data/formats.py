@@ -19,15 +19,15 @@ _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
 _KINDS = {0x0801: "labels", 0x0803: "grey images"}
 
 
-def contents(path: Path) -> bytes:
-    """Return the bytes of a file, unpacked if it is gzip, whatever its name says.
+def contents(path: Path, raw: bytes | None = None) -> bytes:
+    """Return the bytes of a file, or those given, which were in it, unpacked if they are gzip, whatever its name says.
 
     Raises
     ------
     ValueError
         Where gzip finds it damaged.
     """
-    raw = path.read_bytes()
+    raw = path.read_bytes() if raw is None else raw
     if not raw.startswith(b"\x1f\x8b"):
         return raw
     try:
@@ -36,11 +36,13 @@ def contents(path: Path) -> bytes:
         raise damaged(path, f"gzip cannot unpack it ({error})") from error
 
 
-def members(path: Path, names: Collection[str], optional: Collection[str] = ()) -> dict[str, bytes]:
+def members(
+    path: Path, names: Collection[str], optional: Collection[str] = (), raw: bytes | None = None
+) -> dict[str, bytes]:
     """Return the contents of some files of a tar archive, packed or not, found by their names without folders.
 
-    Nothing is written to disk, and members that were not asked for are passed over. Those that are ``optional`` may be
-    missing.
+    The archive is the file, or ``raw``, which was in it. Nothing is written to disk, and members that were not asked
+    for are passed over. Those that are ``optional`` may be missing.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def members(path: Path, names: Collection[str], optional: Collection[str] = ()) 
     """
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(contents(path)), mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(contents(path, raw)), mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 if (name in names or name in optional) and member.isreg() and (file := archive.extractfile(member)):

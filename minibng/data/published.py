@@ -1,4 +1,4 @@
-"""Data sets in the files that their authors published: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
+"""Data sets in the files that their authors published; four of images: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100."""
 
 import math
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ class Published(ABC):
     classes
         K.
     samples
-        How many the published training set and test set have.
+        How many the training set (with the validation set) and the test set have; None: that is not known.
     files
         What is downloaded.
     source
@@ -38,12 +38,14 @@ class Published(ABC):
     name: str
     title: str
     classes: int
-    samples: tuple[int, int]
+    samples: tuple[int, int] | None
     files: tuple[Remote, ...]
     source: str
 
-    flat = False
-    """Whether samples come as vectors."""
+    @property
+    def known(self) -> tuple[Remote, ...]:
+        """The files whose checksums are known: those that are downloaded, or also others that it may be read from."""
+        return self.files
 
     @abstractmethod
     def locate(self, folder: Path) -> list[Path]:
@@ -54,6 +56,35 @@ class Published(ABC):
         FileNotFoundError
             Where they are not there, with what was looked for.
         """
+
+    @abstractmethod
+    def load(self, folder: Path) -> Split:
+        """Read the files of a folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            As `locate`.
+        ValueError
+            Where a file is damaged, naming it.
+        """
+
+    def nothing(self, folder: Path, wanted: str) -> FileNotFoundError:
+        """Return the error for a folder without the files: what was looked for, and what to do."""
+        if folder.is_file():
+            return FileNotFoundError(f"{folder} is a file; to load {self.title}, name the folder that it is in")
+        return FileNotFoundError(
+            f"{self.title} is not in {folder}: there is no {wanted}, also not in {folder / self.name}; put the "
+            f"published files there, or download them: minibng data fetch {self.name} --data-dir {folder}"
+        )
+
+
+@dataclass(frozen=True)
+class _Pixels(Published):
+    """Images, with a test set of their own."""
+
+    flat = False
+    """Whether samples come as vectors."""
 
     @abstractmethod
     def read(self, paths: list[Path]) -> Parts:
@@ -96,17 +127,9 @@ class Published(ABC):
         (height, width, channels), (first, second, third) = pixels.shape[1:], parts
         return Split(first, second, third, self.name, self.classes, source, (height, width, channels), names)
 
-    def _nothing(self, folder: Path, wanted: str) -> FileNotFoundError:
-        if folder.is_file():
-            return FileNotFoundError(f"{folder} is a file; to load {self.title}, name the folder that it is in")
-        return FileNotFoundError(
-            f"{self.title} is not in {folder}: there is no {wanted}, also not in {folder / self.name}; put the "
-            f"published files there, or download them: minibng data fetch {self.name} --data-dir {folder}"
-        )
-
 
 @dataclass(frozen=True)
-class _Idx(Published):
+class _Idx(_Pixels):
     """Four IDX files, packed with gzip or not.
 
     Attributes
@@ -130,7 +153,7 @@ class _Idx(Published):
             if found:
                 absent = ", ".join(name for name in names if name not in found)
                 raise FileNotFoundError(f"{self.title} in {base} is incomplete: {absent} is missing")
-        raise self._nothing(folder, f"{names[0]} or {names[0]}.gz")
+        raise self.nothing(folder, f"{names[0]} or {names[0]}.gz")
 
     def read(self, paths: list[Path]) -> Parts:
         """Read images and labels, and check that they belong together."""
@@ -154,7 +177,8 @@ class _Idx(Published):
     def _check_kin(self, labels: Bytes, path: Path) -> None:
         """Tell MNIST from its kin, whose files have the same names and sizes: its classes are not equally large."""
         counts = np.bincount(labels, minlength=self.classes)
-        if len(labels) == self.samples[0] and (counts.min() == counts.max()) == (self.name == "mnist"):
+        whole = self.samples is not None and len(labels) == self.samples[0]
+        if whole and (counts.min() == counts.max()) == (self.name == "mnist"):
             raise ValueError(
                 f"{path} is not of {self.title}, but of a data set whose files have the same names; put each into a "
                 f"folder of its own, {path.parent / 'mnist'} and {path.parent / 'fashion_mnist'}"
@@ -162,7 +186,7 @@ class _Idx(Published):
 
 
 @dataclass(frozen=True)
-class _Cifar(Published):
+class _Cifar(_Pixels):
     """A tar archive with files of records, or those files.
 
     Attributes
@@ -197,7 +221,7 @@ class _Cifar(Published):
                 return [path]
         if incomplete:
             raise FileNotFoundError(incomplete)
-        error = self._nothing(folder, f"{archive}, {self.unpacked} or {self.members[0]}")
+        error = self.nothing(folder, f"{archive}, {self.unpacked} or {self.members[0]}")
         pickles = [name.replace("binary", "python").replace("-bin", "-py") for name in (archive, self.unpacked)]
         if any((folder / name).exists() for name in pickles):
             error = FileNotFoundError(

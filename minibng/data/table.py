@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from minibng.data import download
 from minibng.data.dataset import Split
+from minibng.data.grammar import grammar
 from minibng.data.images import digits, mnist5k
 from minibng.data.mnist1d import mnist1d
 from minibng.data.published import CIFAR10, CIFAR100, FASHION_MNIST, MNIST, Published
+from minibng.data.sentiment import RT_POLARITY, SNIPPETS
 from minibng.data.tabular import breast_cancer, diabetes
+from minibng.data.text import PTB, pydoc
 from minibng.data.textures import textures
 from minibng.extras import MissingExtraError
 from minibng.names import choose
@@ -27,14 +30,14 @@ class Entry(NamedTuple):
     about
         One line for listings.
     classes
-        K, or None for a regression.
+        K, or None for a regression and for the text of a language model.
     published
         The files that it is read from, where these are downloaded; None: nothing is downloaded.
     """
 
     load: Callable[..., Split]
     about: str
-    classes: int | None
+    classes: int | None = None
     published: Published | None = None
 
     @property
@@ -54,10 +57,16 @@ DATASETS: Mapping[str, Entry] = {
     "textures": Entry(textures, "2697 patches of three photographs, 32×32 pixels, 3 classes (scikit-image)", 3),
     "breast_cancer": Entry(breast_cancer, "569 tumours, 30 measurements, 2 classes (scikit-learn)", 2),
     "diabetes": Entry(diabetes, "442 patients, 10 features, a regression (scikit-learn)", None),
+    "pydoc": Entry(pydoc, "68000 words of the Python reference, for language models (in Python)"),
+    "pydoc_chars": Entry(partial(pydoc, "character"), "the same text as 300000 characters (in Python)"),
+    "grammar": Entry(grammar, "3000 sentences for or against something, 2 classes (synthetic, made here)", 2),
     "mnist": _published(MNIST, "70000 handwritten digits, 28×28 pixels, 10 classes"),
     "fashion_mnist": _published(FASHION_MNIST, "70000 articles of clothing, 28×28 pixels, 10 classes"),
     "cifar10": _published(CIFAR10, "60000 photographs, 32×32 pixels in colour, 10 classes"),
     "cifar100": _published(CIFAR100, "60000 photographs, 32×32 pixels in colour, 100 classes"),
+    "rt_polarity": _published(RT_POLARITY, "10662 sentences of movie reviews, for or against, 2 classes"),
+    "sentiment": _published(SNIPPETS, "10043 snippets of movie reviews, for or against, 2 classes"),
+    "ptb": Entry(PTB.load, "930000 words of the Wall Street Journal, 10000 of them different (download)", None, PTB),
 }
 """Every data set that `load` knows."""
 
@@ -84,7 +93,9 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Split:
     Split
         ``train``, ``val`` and ``test`` (70 %, 10 % and 20 %, of every class where nothing else is said), each with
         ``x`` of shape (N, D), float32, and ``y``: labels of shape (N,), int64, or for a regression (N, 1), float32.
-        cifar10 and cifar100 have ``x`` of shape (N, 32, 32, 3), bytes with a ``scale``, see `Dataset`.
+        cifar10 and cifar100 have ``x`` of shape (N, 32, 32, 3), bytes with a ``scale``, see `Dataset`. Texts have
+        tokens, int64, and a ``vocabulary``: one sequence ``x`` (M,) whose ``y`` (M,) is the next token of each, or
+        documents ``x`` (N, T).
 
     Raises
     ------

@@ -138,6 +138,8 @@ class Handler(BaseHTTPRequestHandler):
         elif trouble == "page":
             body = b"<html>please log in</html>"
         self.send_response(200)
+        if path.endswith("/"):  # a page of a package index
+            self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if trouble == "truncated":  # closes in good order, though it promised more

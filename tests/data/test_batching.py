@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibng.backend import backend_of, get_backend, to_host
-from minibng.data import Batches, Dataset, batches, dataset
+from minibng.data import Batches, CropMirror, Dataset, batches, dataset
 
 
 def numbered(n: int) -> Dataset:
@@ -163,3 +163,85 @@ def test_a_split_or_a_pair_of_arrays_is_refused_with_advice() -> None:
         batches(split, 2)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"not of a tuple; pass data\.Dataset\(x, y\)$"):
         batches((part.x, part.y), 2)  # type: ignore[arg-type]
+
+
+# Windows of one sequence ----------------------------------------------------------------------------------------------
+
+
+@given(st.data(), st.integers(1, 80), st.integers(1, 30), st.booleans())
+def test_windows_are_rows_of_the_sequence_that_go_on(draw, n: int, length: int, drop_last: bool) -> None:
+    size = draw.draw(st.integers(1, n))
+    steps = n // size
+    if drop_last and steps < length:
+        return
+    sequence = Dataset(np.arange(n), np.arange(1, n + 1))
+    made = batches(sequence, size, length=length, drop_last=drop_last)
+    pairs = list(made)
+    assert len(made) == len(pairs) == (steps // length if drop_last else -(-steps // length))
+    assert all(x.shape == y.shape == (size, length) for x, y in pairs[:-1])
+    used = len(pairs) * length if drop_last else steps
+    whole = np.concatenate([x for x, _ in pairs], axis=1)
+    np.testing.assert_array_equal(whole, np.arange(size)[:, None] * steps + np.arange(used))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in pairs], axis=1), whole + 1)
+
+
+def test_windows_know_nothing_of_seed_epoch_and_shuffling() -> None:
+    sequence = Dataset(np.arange(40), np.arange(40), classes=40)
+    first = [x.tolist() for x, _ in batches(sequence, 3, length=4)]
+    for more in ({"seed": 5}, {"epoch": 2}, {"shuffle": False}):
+        assert [x.tolist() for x, _ in batches(sequence, 3, length=4, **more)] == first
+
+
+def test_a_sequence_of_measurements_has_windows_too_and_its_scale() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(12, 2)
+    sequence = Dataset(x, x[:, :1].copy(), scale=([1.0, 2.0], [2.0, 4.0]))
+    (first, target), _ = batches(sequence, 2, length=4)
+    assert first.shape == (2, 4, 2) and target.shape == (2, 4, 1)
+    np.testing.assert_allclose(first, (x.reshape(2, 6, 2)[:, :4] - [1, 2]) / np.array([2, 4]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_windows_on_every_device_are_fresh_and_the_same(device, monkeypatch, resident) -> None:
+    if not resident:
+        monkeypatch.setattr(dataset, "RESIDENT", 0)
+    sequence = Dataset(np.arange(25), np.arange(1, 26), classes=30)
+    expected = list(batches(sequence, 3, length=8))
+    for length in (8, 3):  # one window that is everything, and several
+        with device.no_sync():
+            there = list(batches(sequence, 3, length=length, device=device.name))
+        for pair in there:
+            for a in pair:
+                assert backend_of(a) is device.backend and str(a.dtype) == "int64" and a.flags.c_contiguous
+        whole = np.concatenate([to_host(x) for x, _ in there], axis=1)
+        np.testing.assert_array_equal(whole, np.concatenate([x for x, _ in expected], axis=1))
+        there[0][0][...] = -1  # a batch is the caller's own
+        again = next(iter(batches(sequence, 3, length=length, device=device.name)))[0]
+        np.testing.assert_array_equal(to_host(again), expected[0][0][:, :length])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"length": 0}, ValueError, "length must be at least 1; got 0"),
+        ({"length": 2.5}, TypeError, "length must be a whole number; got 2.5"),
+        (
+            {"length": 4, "drop_last": True},
+            ValueError,
+            "10 samples in 3 rows are 3 a row: no window of length 4 is full; choose a smaller length or batch size",
+        ),
+        (
+            {"length": 2, "size": 11},
+            ValueError,
+            "batch size 11 is more than the 10 samples of the data set; choose at most 10",
+        ),
+        (
+            {"length": 2, "augment": CropMirror()},
+            ValueError,
+            "augment changes single samples: leave it out where length cuts one sequence into windows",
+        ),
+    ],
+)
+def test_errors_of_windows_come_at_the_call(arguments, error, message) -> None:
+    with pytest.raises(error) as caught:
+        batches(Dataset(np.arange(10), np.arange(10)), **{"size": 3, **arguments})
+    assert str(caught.value) == message

@@ -1,5 +1,6 @@
 """The command ``minibng data``, on small files in the published formats."""
 
+import re
 import sys
 
 import pytest
@@ -80,6 +81,29 @@ def test_check_of_files_of_ones_own(capsys, examples, small, tmp_path) -> None:
     data.table._load_once.cache_clear()
     code, out, _ = run(capsys, "data", "check", "cifar10", "--data-dir", str(folder))
     assert code == 1 and "CIFAR-10 has 200 training and 40 test samples,\n  and these are 200 and 10" in out
+
+
+def test_check_of_texts_tells_sizes_vocabulary_and_perplexities(capsys) -> None:
+    code, out, _ = run(capsys, "data", "check", "pydoc", "pydoc_chars")
+    assert code == 0 and out.count("  sound\n") == 2
+    number, rate = r"\d+", r"\d\.\d%"
+    for name, what in (("pydoc", "words"), ("pydoc_chars", "characters")):
+        lines = (
+            f"{name}: {number} training, {number} validation, {number} test tokens, one text",
+            f"  each one of {number} {what}, int64",
+            f"  unknown: {rate}, {rate}, {rate}",
+            r"  test perplexity of counts: \d+\.\d of single ones, \d+\.\d of pairs",
+        )
+        assert re.search("^" + "\n".join(lines) + "$", out, re.M), out
+
+
+def test_check_of_ptb_knows_how_many_words_there_are(capsys, tmp_path) -> None:
+    data.table._load_once.cache_clear()
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"ptb.{part}.txt").write_text(" a line of words \n" * 3)
+    code, out, _ = run(capsys, "data", "check", "ptb", "--data-dir", str(tmp_path))
+    assert code == 1 and out.count("differs from the published file") == 3
+    assert "PTB has 1003347 training and 82429 test samples,\n  and these are 28 and 14" in out
 
 
 def test_fetch_to_a_folder_of_ones_own(capsys, small, tmp_path) -> None:

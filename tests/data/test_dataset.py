@@ -249,3 +249,24 @@ def test_a_split_refuses_shapes_and_names_that_do_not_fit() -> None:
     part = Dataset(X, [0, 1, 1, 1], 2)
     with pytest.raises(ValueError, match="3 names for 2 classes"):
         Split(part, part, part, "made", 2, "source", class_names=("a", "b", "c"))
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_may_have_a_label_each() -> None:
+    tokens = np.arange(12, dtype=np.int32).reshape(4, 3)
+    made = Dataset(tokens, tokens % 5, classes=5)
+    assert repr(made) == "Dataset(x (4, 3) int32, y (4, 3) int64, 5 classes)" and made.take(2).y.shape == (2, 3)
+    with pytest.raises(ValueError, match=r"^label 7 \(sample 2\) is out of range: 5 classes have the labels 0 to 4$"):
+        Dataset(tokens, [[0, 1, 2], [3, 4, 0], [0, 7, 0], [9, 0, 0]], classes=5)
+    for x, y in ((X, np.zeros((4, 3), int)), (tokens, np.zeros((4, 2), int))):
+        with pytest.raises(ValueError, match="labels must have shape"):
+            Dataset(x, y, classes=5)
+
+
+def test_a_split_carries_its_vocabulary() -> None:
+    part = Dataset(np.arange(5), np.arange(5), classes=5)
+    made = Split(part, part, part, "made", 5, "source", vocabulary=data.Vocabulary(tuple("abcde")))
+    assert pickle.loads(pickle.dumps(made)).vocabulary == made.vocabulary == made.flat().vocabulary
+    assert Split(part, part, part, "made", 5, "source").vocabulary is None

@@ -156,8 +156,9 @@ def test_mnist5k_without_the_file_that_it_reads_fast(monkeypatch: pytest.MonkeyP
 
 
 def test_table_has_a_line_for_each() -> None:
-    assert {"digits", "mnist5k", "mnist1d", "breast_cancer", "diabetes"} <= set(OFFLINE)
-    assert set(data.DATASETS) - set(OFFLINE) == {"mnist", "fashion_mnist", "cifar10", "cifar100"}
+    assert {"digits", "mnist5k", "mnist1d", "breast_cancer", "diabetes", "pydoc", "pydoc_chars"} <= set(OFFLINE)
+    downloaded = {"mnist", "fashion_mnist", "cifar10", "cifar100", "ptb", "rt_polarity", "sentiment"}
+    assert set(data.DATASETS) - set(OFFLINE) == downloaded
     for entry in data.DATASETS.values():
         assert entry.about and "\n" not in entry.about and len(entry.about) < 80
     for name in OFFLINE:
