@@ -21,6 +21,7 @@ import numpy as np
 
 from minibng.extras import require
 from minibng.names import choose
+from minibng.train import perplexity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,10 @@ MAX_COLUMNS = 500  # of a heat map: more steps than this are binned
 # are named only where they differ.
 SETTING = {
     "dataset": "{}",
+    "task": "{}",
+    "level": "{} level",
     "model": "{}",
+    "length": "length {}",
     "depth": "depth {}",
     "activation": "{}",
     "batch": "batch {}",
@@ -49,7 +53,12 @@ DETAILS = {
     "data_dir": "{}",
     "size": "size {}",
     "samples": "{} samples",
+    "tokens": "{} tokens",
     "width": "width {}",
+    "hidden": "hidden {}",
+    "layers": "{} layers",
+    "dropout": "dropout {}",
+    "tied": "tied {}",
     "augment": "augmentation {}",
     "weight_decay": "weight decay {}",
     "norm_blocks": "norm blocks {}",
@@ -70,6 +79,13 @@ FORMS = {  # suffix of the optimizer's name: line style, line width, filled mark
     "-ng": ("solid", 2.6, True),
     "-clip": ((0, (1.0, 1.4)), 1.6, False),
     "": ("solid", 1.0, False),
+}
+COLUMNS = {  # what a figure is about → the field of a record, and the words on the axis
+    "train_loss": ("train_loss", "training loss"),
+    "test_loss": ("test_loss", "test loss"),
+    "test_error": ("test_error", "test error (%)"),
+    "train_perplexity": ("train_loss", "training perplexity"),
+    "test_perplexity": ("test_loss", "test perplexity"),
 }
 QUANTITIES = dict.fromkeys(("gradient", "update", "parameter"))
 BAD = "#E4002B"  # zero or non-finite norms: a red that viridis, the colour map of the norms, does not contain
@@ -107,12 +123,15 @@ def style(optimizer: str) -> dict[str, Any]:
 
 
 def training_curves(
-    records: Iterable[Record], chosen: Mapping[str, float] | None = None, errors: Iterable[Record] | None = None
+    records: Iterable[Record],
+    chosen: Mapping[str, float] | None = None,
+    errors: Iterable[Record] | None = None,
+    columns: tuple[str, str] = ("train_loss", "test_error"),
 ) -> Figure:
     """Draw training loss and test error against epochs, one line per optimizer at its chosen learning rate.
 
-    A line is the mean over seeds (the geometric mean for the loss, whose axis is logarithmic), in a band from
-    the smallest to the largest seed. A point is drawn only where every seed has a finite value, so that a
+    A line is the mean over seeds (the geometric mean for losses and perplexities, whose axes are logarithmic), in a
+    band from the smallest to the largest seed. A point is drawn only where every seed has a finite value, so that a
     line ends where its first run ends; where a run diverged, a cross stands there. Each setting (data set,
     depth, activation, schedule) has a row of its own.
 
@@ -127,6 +146,8 @@ def training_curves(
     errors
         Records that the test errors are drawn from, of one rate an optimizer: where it was chosen by validation error.
         By default the same.
+    columns
+        What the two panels show: names of `COLUMNS`, such as "train_perplexity".
 
     Returns
     -------
@@ -138,8 +159,9 @@ def training_curves(
     ValueError
         Where there is nothing to draw, a chosen rate was not run, or one seed was run twice.
     """
-    settings = _settings(records)
-    others = settings if errors is None else _settings(errors)
+    (left_field, left_words), (right_field, right_words) = (choose(COLUMNS, name, "column") for name in columns)
+    settings = _settings(records, columns[0])
+    others = settings if errors is None else _settings(errors, columns[0])
     figure, rows = _rows(settings, width=11.0, height=4.0)
     crossed = False
     for row, (setting, optimizers) in zip(rows, settings.items(), strict=True):
@@ -153,22 +175,27 @@ def training_curves(
             crossed = crossed or lost > 0
             label = f"{name}, lr {lr:.3g}" + (f", error at {at:.3g}" if at != lr else "")
             label += f" ({lost} of {len(runs)} diverged)" if lost else ""
-            _curve(left, runs, "train_loss", index, label)
-            _curve(right, _at(rates, at, name), "test_error", index, label)
-        left.set(xlabel="epoch", ylabel="training loss", yscale=_scale(left))
-        _plain_ticks(left.yaxis)
-        right.set(xlabel="epoch", ylabel="test error (%)")
-        _percent(right)
+            _curve(left, runs, left_field, index, label)
+            _curve(right, _at(rates, at, name), right_field, index, label)
+        left.set(xlabel="epoch", ylabel=left_words)
+        right.set(xlabel="epoch", ylabel=right_words)
+        for panel, field in ((left, left_field), (right, right_field)):
+            if field == "test_error":
+                _percent(panel)
+            else:
+                panel.set_yscale(_scale(panel))
+                _plain_ticks(panel.yaxis)
         for panel in (left, right):
             _tidy(panel)
             panel.xaxis.get_major_locator().set_params(integer=True)
         _legend(row, right)
-    text = _what_lines_are(settings, "mean over {} (geometric for the loss)")
+    kind = "mean over {} (geometric for the loss)" if "test_error" in columns else "geometric mean over {}"
+    text = _what_lines_are(settings, kind)
     _note(figure, text + (" Cross: a seed diverged after this epoch." if crossed else ""))
     return figure
 
 
-def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure:
+def rate_sensitivity(records: Iterable[Record], relative: bool = True, column: str = "train_loss") -> Figure:
     """Draw the final training loss against the learning rate, one line per optimizer.
 
     A point is the geometric mean over seeds, in a band from the smallest to the largest. The best rate is a
@@ -183,6 +210,8 @@ def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure
     relative
         Divide each rate by the median of the optimizer's rates: a rate is a length for a normalized optimizer
         and a multiplier for a raw one, so that the rates themselves share no scale.
+    column
+        "train_loss" or "train_perplexity".
 
     Returns
     -------
@@ -194,7 +223,7 @@ def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure
     ValueError
         Where there is nothing to draw, a rate is not positive, or one seed was run twice.
     """
-    settings = _settings(records)
+    settings = _settings(records, column)
     figure, rows = _rows(settings, width=8.5, height=4.8)
     for row, optimizers in zip(rows, settings.values(), strict=True):
         lost = [name for name, rates in optimizers.items() if any(map(_diverged, chain(*rates.values())))]
@@ -207,7 +236,7 @@ def rate_sensitivity(records: Iterable[Record], relative: bool = True) -> Figure
             _crosses(strip, name, rates, centre)
         _tidy_strip(strip, lost)
         divided = " ÷ median of the optimizer's rates" if relative else ""
-        panel.set(xlabel="learning rate" + divided, ylabel="final training loss")
+        panel.set(xlabel="learning rate" + divided, ylabel=f"final {choose(COLUMNS, column, 'column')[1]}")
         panel.set(xscale="log", yscale=_scale(panel))
         panel.margins(x=0.08)
         _plain_ticks(panel.xaxis)
@@ -334,13 +363,15 @@ def norm_growth(
     return figure
 
 
-def effects(points: Iterable[Record]) -> Figure:
+def effects(points: Iterable[Record], words: str = "final training losses") -> Figure:
     """Draw the ratio of final training losses, treatment to baseline, along an axis such as the depth.
 
     Parameters
     ----------
     points
         Mappings with baseline, treatment, axis, value, ratio, low and high (the ends of its interval), and setting.
+    words
+        What the ratios are of.
 
     Returns
     -------
@@ -369,7 +400,7 @@ def effects(points: Iterable[Record]) -> Figure:
         label = f"{treatment} / {baseline}" + (f", {setting}" if len(settings) > 1 else "")
         axes.errorbar(x, y, yerr=np.array([y - low, high - y]), capsize=3, **style(treatment) | {"label": label})
     axes.axhline(1.0, color="0.5", linewidth=0.8)
-    axes.set(xlabel=str(row[0]["axis"]), ylabel="ratio of final training losses", yscale="log")
+    axes.set(xlabel=str(row[0]["axis"]), ylabel=f"ratio of {words}", yscale="log")
     axes.set_xticks(range(len(values)), labels=[str(v) for v in values])
     _plain_ticks(axes.yaxis)
     _tidy(axes)
@@ -421,10 +452,15 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 # Records → runs
 
 
-def _settings(records: Iterable[Record]) -> dict[str, dict[str, Rates]]:
-    """Sort the records into setting → optimizer → rate → runs; in their own order, but rates ascend."""
+def _settings(records: Iterable[Record], column: str = "train_loss") -> dict[str, dict[str, Rates]]:
+    """Sort the records into setting → optimizer → rate → runs; in their own order, but rates ascend.
+
+    Where the column is a perplexity, it takes the place of the losses.
+    """
     found: dict[str, dict[str, dict[float, dict[Any, Run]]]] = {}
     records = [record for record in records if record.get("kind") != "header"]
+    if column.endswith("perplexity"):
+        records = [{**r, **{k: perplexity(_number(r[k])) for k in r if k.endswith("_loss")}} for r in records]
     details = [key for key in DETAILS if len({record.get(key) for record in records}) > 1]
     for record in records:
         if missing := {"optimizer", "lr", "seed", "epoch", "train_loss"} - record.keys():
@@ -551,8 +587,8 @@ def _curve(axes: Axes, runs: list[Run], field: str, index: int, label: str) -> N
     tables = [{record["epoch"]: _number(record.get(field)) for record in run} for run in runs]
     values = np.array([[table.get(epoch, math.nan) for epoch in epochs] for table in tables])
     kept = np.isfinite(values).all(axis=0)
-    x, values = np.array(epochs)[kept], values[:, kept] * (1.0 if field == "train_loss" else 100.0)
-    mean = _geometric(values) if field == "train_loss" else values.mean(axis=0)
+    x, values = np.array(epochs)[kept], values[:, kept] * (100.0 if field == "test_error" else 1.0)
+    mean = values.mean(axis=0) if field == "test_error" else _geometric(values)
     drawn = style(runs[0][0]["optimizer"]) | {"label": label}
     every = -(-len(x) // 8) or 1
     axes.plot(x, mean, **drawn, markevery=(index % every, every), zorder=3)

@@ -119,6 +119,23 @@ def test_training_curves_draw_means_at_the_best_rate():
     assert "2 seeds" in figure.get_supxlabel() and "smallest to largest" in figure.get_supxlabel()
 
 
+def test_perplexities_are_the_powers_of_the_losses():
+    columns = ("train_perplexity", "test_perplexity")
+    records = [r for seed in (0, 1) for lr in (0.1, 0.3) for r in run("adam", lr, seed, [4.0, 2.0 + lr * seed])]
+    records = [r | {"test_loss": 5.0 if r["epoch"] == 1 else None} for r in records]
+    left, right = drawn(plot.training_curves(records, columns=columns)).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training perplexity", "test perplexity")
+    assert left.get_yscale() == right.get_yscale() == "log"
+    (line,), (other,) = lines(left).values(), lines(right).values()
+    np.testing.assert_allclose(line.get_ydata(), [math.exp(4), math.exp(2.05)])  # at 0.1, the better one
+    np.testing.assert_allclose((other.get_xdata(), other.get_ydata()), [[1], [math.exp(5)]])
+    (panel,) = drawn(plot.rate_sensitivity(records, column=columns[0])).axes
+    assert panel.get_ylabel() == "final training perplexity"
+    np.testing.assert_allclose(lines(panel)["adam"].get_ydata(), [math.exp(2.05), math.exp(2.15)])
+    with pytest.raises(ValueError, match="unknown column 'perplexity'"):
+        plot.training_curves(records, columns=("perplexity", "test_error"))
+
+
 def test_training_curves_band_reaches_from_the_smallest_to_the_largest_seed():
     loss = plot.training_curves(grid(), {"adam": 0.1}).axes[0]
     (band,) = loss.collections

@@ -65,7 +65,8 @@ def _running(parser: Parser, experiment: Experiment) -> None:
     for name, axis in experiment.axes.items():
         first = axis.values[0]
         told = f"{axis.about}; default {'none' if first is None else first}"
-        axes.add_argument(_flag(name), type=typed(axis.accept), help=told, metavar=name.upper())
+        kind, unless = typed(axis.accept), argparse.SUPPRESS  # None is a value too
+        axes.add_argument(_flag(name), type=kind, default=unless, help=told, metavar=name.upper())
     add("--optimizer", type=typed(_optimizer), default="momentum-ng", metavar="NAME", help="default momentum-ng")
     add("--lr", type=typed(rate), help="learning rate (default: the centre of the optimizer's grid)")
     add("--seed", type=typed(whole(0)), default=0, help="default 0")
@@ -133,8 +134,7 @@ def run(args: argparse.Namespace) -> int:
     """Train once; print every epoch, write records and figures."""
     experiment, on = _experiment(args), get_backend(args.device).device
     out = records.output_folder(args.out or f"results/{experiment.name}-run")
-    given = {key: getattr(args, key) for key in experiment.axes}
-    setting = {key: experiment.axes[key].values[0] if v is None else v for key, v in given.items()}
+    setting = experiment.setting(**{key: getattr(args, key) for key in experiment.axes if hasattr(args, key)})
     lr = experiment.centre(args.optimizer, setting) if args.lr is None else args.lr
     epochs = args.epochs or experiment.epochs
     job = Job(setting, args.optimizer, lr, args.seed, epochs, experiment.batch, record_norms=True, device=on)
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     print(report.epochs(history))
     run = Run(0, job, history, "run")
     where = {**report.device_labels(on), "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS")}
-    paths = report.save_run(run, out, records.header(experiment=experiment.name, **where), experiment.figures)
+    paths = report.save_run(run, out, records.header(experiment=experiment.name, **where), experiment)
     if history.diverged:
         print(f"\nThe run diverged: {history.error or 'the training loss is not finite'}")
     print("\nwritten: " + ", ".join(str(path) for path in paths))

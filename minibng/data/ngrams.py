@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minibng.data.dataset import Split
+from minibng.data.dataset import Dataset, Split
 
 Numbers = NDArray[np.float64]
 
@@ -95,15 +95,20 @@ def bigram_perplexity(split: Split) -> dict[str, float]:
     unigrams = _unigrams(split)
     weight = _best(unigrams[1])
     size = split.classes or 0
-    pairs, often = np.unique(split.train.x * size + split.train.y, return_counts=True)
+    pairs, often = np.unique(_pairs(split.train, size), return_counts=True)
     before = np.bincount(split.train.x, minlength=size)
     counted = []
     for part, single in zip((split.train, split.val, split.test), unigrams, strict=True):
-        pair = part.x * size + part.y
+        pair = _pairs(part, size)
         place = np.minimum(np.searchsorted(pairs, pair), len(pairs) - 1)
         hits = np.where(pairs[place] == pair, often[place], 0)
         counted.append(_Counted(hits, before[part.x], single.probabilities(weight)))
     return _perplexities(counted)
+
+
+def _pairs(part: Dataset, size: int) -> NDArray[np.int64]:
+    """Return a number for each token and its target; V² may be more than the dtype of the tokens holds."""
+    return np.asarray(part.x.astype(np.int64) * size + part.y)
 
 
 def _unigrams(split: Split) -> list[_Counted]:

@@ -102,8 +102,8 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
     except UnicodeDecodeError as error:
         line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
         raise ValueError(
-            f"{place} is not in {encoding or 'UTF-8'}: byte 0x{byte:02x} in line {line} ({error.reason}); name its "
-            "encoding, such as encoding='latin-1'"
+            f"{place} is not in {encoding or 'UTF-8'}: byte 0x{byte:02x} in line {line} ({error.reason}); save it in "
+            "UTF-8, or in Python name its encoding, such as encoding='latin-1'"
         ) from None
     except LookupError as error:
         raise ValueError(f"{place} cannot be read: {error}; UTF-8 and Latin-1 are 'utf-8' and 'latin-1'") from None
@@ -233,7 +233,7 @@ def text_file(
     >>> split.name, split.classes == len(split.vocabulary), split.train.y[:2].tolist() == split.train.x[1:3].tolist()
     ('pathlib.py', True, True)
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
     choose(LEVELS, level, "level")
     if place.is_dir():
         return _folder(place, level, 1 if min_count is None else min_count, encoding)
@@ -257,8 +257,13 @@ def _three(folder: Path) -> list[Path]:
     for names in _FORMS:
         if all((folder / name).is_file() for name in names):
             return [folder / name for name in names]
+    there = {names: [name for name in names if (folder / name).is_file()] for names in _FORMS}
+    best = max(_FORMS, key=lambda names: len(there[names]))
+    if there[best]:
+        missing = " and ".join(name for name in best if name not in there[best])
+        raise FileNotFoundError(f"there are not all three texts in {folder}: {' and '.join(there[best])}, no {missing}")
     forms = "; or ".join(", ".join(names) for names in _FORMS)
-    raise FileNotFoundError(f"there are not all three texts in {folder}; they are called {forms}")
+    raise FileNotFoundError(f"there are no three texts in {folder}; they are called {forms}")
 
 
 def _folder(folder: Path, level: str, min_count: int, encoding: str | None) -> Split:

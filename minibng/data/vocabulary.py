@@ -79,9 +79,11 @@ class Vocabulary:
         ValueError
             Where ``min_count`` is below 1, or no word is left.
         TypeError
-            Where ``min_count`` is not a whole number.
+            Where ``min_count`` is not a whole number, or a whole text is given, unless the words are characters.
         """
         check_whole("min_count", min_count, least=1)
+        if isinstance(special, str) or (isinstance(tokens, str) and joint):
+            raise TypeError("tokens and special are words, not a text: data.words cuts one up")
         counts = Counter(tokens)
         frequent = (word for word, count in counts.items() if count >= min_count and word not in special)
         return cls((*special, *sorted(frequent, key=lambda word: (-counts[word], word))), joint)
@@ -134,6 +136,8 @@ class Vocabulary:
 
         Raises
         ------
+        TypeError
+            Where the numbers are no whole ones.
         IndexError
             Where a number is below 0, or V or more.
 
@@ -143,6 +147,8 @@ class Vocabulary:
         'yes\nno yes'
         """
         chosen = np.asarray(numbers).ravel()
+        if chosen.size and chosen.dtype.kind not in "iu":
+            raise TypeError(f"decode takes the numbers of words, whole ones, got {chosen.dtype}")
         if wrong := [int(i) for i in chosen if not 0 <= i < len(self)]:
             raise IndexError(f"no word has the number {wrong[0]}: the vocabulary has the numbers 0 to {len(self) - 1}")
         text = self.joint.join("\n" if self.words[i] == END else self.words[i] for i in chosen)

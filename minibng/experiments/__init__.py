@@ -4,17 +4,23 @@ from minibng.experiments import report, statistics
 from minibng.experiments.comparison import Comparison, Run, compare
 from minibng.experiments.declaration import Claim, Experiment, Job
 from minibng.experiments.imagenet import EXPERIMENT as IMAGENET
+from minibng.experiments.lstm import EXPERIMENT as LSTM
+from minibng.experiments.memory import EXPERIMENT as MEMORY
 from minibng.experiments.mlp import EXPERIMENT as MLP
 from minibng.experiments.resnet import EXPERIMENT as RESNET
+from minibng.experiments.sentiment import EXPERIMENT as SENTIMENT
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MLP, RESNET, IMAGENET)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (MLP, RESNET, IMAGENET, LSTM, MEMORY, SENTIMENT)}
 """By command-line name."""
 
 __all__ = [
     "EXPERIMENTS",
     "IMAGENET",
+    "LSTM",
+    "MEMORY",
     "MLP",
     "RESNET",
+    "SENTIMENT",
     "Claim",
     "Comparison",
     "Experiment",

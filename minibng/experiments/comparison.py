@@ -2,8 +2,8 @@
 
 Every optimizer gets the same number of learning rates with the same ratio around a centre of its own. A best rate at
 the edge of its grid is marked and that grid extended once. The rate is chosen by final training loss, and where a claim
-is about test error a second time, by validation error; a diverged run ranks worst. With fresh seeds, rates are chosen
-on one set of seeds and everything is reported on another.
+is about the test set a second time, on the validation set; a diverged run ranks worst. With fresh seeds, rates are
+chosen on one set of seeds and everything is reported on another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from minibng.backend import get_backend
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, Trend, combine, key_of
-from minibng.experiments.metrics import METRICS, log_loss
+from minibng.experiments.metrics import METRICS, Metric
 from minibng.experiments.pool import Pool, workers_for
 from minibng.experiments.statistics import Finding, Interval, judge, observe, t_interval
 from minibng.extras import require
@@ -44,9 +44,11 @@ class Run:
 class Row:
     """One line of the table: an optimizer in one setting, over seeds, each number at the rate chosen for it.
 
-    ``loss`` is the geometric mean of the final training loss and its interval, at ``lr``; ``error`` the mean test error
-    (a fraction), at ``error_lr``, which is another rate only where a claim is about test error: the one with the lowest
-    validation error. Both leave out diverged runs, which are counted. The edges mark a rate at the edge of the grid.
+    ``loss`` is what the experiment's training metric says, with its interval, at ``lr``: the geometric mean of the
+    final training loss, or the training perplexity. ``error`` is that of generalization, at ``error_lr``: the mean test
+    error (a fraction), the geometric mean of the test loss, or the test perplexity. The two rates differ only where a
+    claim is about generalization: then the second is chosen on the validation set. Both leave out diverged runs, which
+    are counted. The edges mark a rate at the edge of the grid.
     """
 
     setting: Setting
@@ -73,7 +75,7 @@ class Verdict:
 
 
 class Effect(NamedTuple):
-    """One point of a trend: log ratio of final training losses, treatment against baseline, at one value of an axis."""
+    """One point of a trend: the log ratio of what the training metric compares, at one value of an axis."""
 
     trend: Trend
     setting: Setting
@@ -95,8 +97,8 @@ class Comparison:
     reported: list[Run] = field(default_factory=list)
     """Those at the rates with the lowest final training loss."""
     validated: list[Run] = field(default_factory=list)
-    """Those that test errors are of: at the rates with the lowest validation error where a claim is about test error,
-    else the same."""
+    """Those that numbers of the test set are of: where a claim is about generalization, at the rates that are best on
+    the validation set, else the same."""
     rows: list[Row] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -127,22 +129,22 @@ class _Search:
     """One optimizer in one setting: its grid, its runs so far, its best rates."""
 
     def __init__(self, experiment: Experiment, setting: Setting, optimizer: str, rates: int) -> None:
-        self.setting, self.optimizer, self.metrics = setting, optimizer, experiment.metrics
+        self.setting, self.optimizer, self.criteria = setting, optimizer, experiment.criteria
         self.centre = experiment.centre(optimizer, setting)
         self.rates = grid(self.centre, rates)
         self.reach = (-(rates // 2), rates - 1 - rates // 2)
         self.runs: dict[float, list[Run]] = {}
 
-    def best(self, metric: str) -> float:
+    def best(self, metric: Metric) -> float:
         """Return the rate with the fewest diverged runs and then the lowest mean of what the metric chooses by.
 
-        Validation errors can tie; then the mean log final training loss decides.
+        Validation errors can tie; then the training metric decides.
         """
         return min(self.rates, key=lambda lr: self._rank(lr, metric))
 
-    def _rank(self, lr: float, metric: str) -> tuple[float, ...]:
+    def _rank(self, lr: float, metric: Metric) -> tuple[float, ...]:
         kept = [run.history for run in self.runs[lr] if not run.history.diverged]
-        means = [float(np.mean([f(h) for h in kept])) if kept else math.inf for f in (METRICS[metric][0], log_loss)]
+        means = [float(np.mean([m.chosen(h) for h in kept])) if kept else math.inf for m in (metric, self.criteria[0])]
         return len(self.runs[lr]) - len(kept), *means
 
     def at_edge(self, lr: float) -> bool:
@@ -151,7 +153,7 @@ class _Search:
 
     def extend(self) -> list[float]:
         """Add one rate beyond each edge that a best one is at; return them."""
-        ends = {lr == max(self.rates) for lr in map(self.best, self.metrics) if self.at_edge(lr)}
+        ends = {lr == max(self.rates) for lr in map(self.best, self.criteria) if self.at_edge(lr)}
         new = [_rate(self.centre, self.reach[1] + 1 if up else self.reach[0] - 1) for up in sorted(ends)]
         self.rates = sorted([*self.rates, *new])
         return new
@@ -235,7 +237,7 @@ def compare(
         try:
             rounds.execute([(s, lr) for s in searches for lr in s.rates], range(count), "grid")
             rounds.execute([(s, lr) for s in searches for lr in s.extend()], range(count), "edge")
-            chosen = [(s, [s.best(m) for m in experiment.metrics]) for s in searches]
+            chosen = [(s, [s.best(m) for m in experiment.criteria]) for s in searches]
             if full:
                 fresh = [(s, lr) for s, best in chosen for lr in dict.fromkeys(best)]
                 rounds.execute(fresh, range(count, 2 * count), "fresh")
@@ -245,24 +247,25 @@ def compare(
     for s, best in chosen:
         result.reported += s.runs[best[0]]
         result.validated += s.runs[best[-1]]
-        result.rows.append(_row(s, best[0], best[-1]))
+        result.rows.append(_row(experiment, s, best[0], best[-1]))
     if result.declared:
         result.verdicts = _verdicts(experiment, result)
     result.effects = [effect for trend in experiment.trends for effect in _effects(trend, result)]
     return result
 
 
-def _row(search: _Search, lr: float, error_lr: float) -> Row:
+def _row(experiment: Experiment, search: _Search, lr: float, error_lr: float) -> Row:
+    def shown(metric: Metric, at: float) -> Interval:
+        values = [metric.compared(run.history) for run in search.runs[at]]
+        return metric.shown(t_interval([v for v in values if math.isfinite(v)]))
+
     runs = search.runs[lr]
-    kept, validated = ([r for r in search.runs[at] if not r.history.diverged] for at in (lr, error_lr))
-    logs = t_interval([log_loss(run.history) for run in kept])
-    errors = t_interval([run.last.test_error for run in validated if run.last.test_error is not None])
+    loss, error = shown(experiment.training, lr), shown(experiment.generalization, error_lr)
     seconds = float(np.mean([run.last.seconds for run in runs]))
-    with np.errstate(over="ignore"):
-        loss = Interval(*(float(np.exp(v)) for v in logs))
+    diverged = sum(run.history.diverged for run in runs)
     edges = search.at_edge(lr), search.at_edge(error_lr)
-    counts = seconds, len(runs) - len(kept), len(runs)
-    return Row(search.setting, search.optimizer, lr, edges[0], loss, error_lr, edges[1], errors, *counts)
+    counts = seconds, diverged, len(runs)
+    return Row(search.setting, search.optimizer, lr, edges[0], loss, error_lr, edges[1], error, *counts)
 
 
 def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:
@@ -284,7 +287,7 @@ def _verdicts(experiment: Experiment, result: Comparison) -> list[Verdict]:
 def _differences(result: Comparison, metric: str, baseline: str, treatment: str, setting: Setting) -> list[float]:
     """Return treatment − baseline of what a metric compares, for each seed, at the rates chosen for it."""
     values: dict[str, dict[int, float]] = {baseline: {}, treatment: {}}
-    for run in result.reported if metric == "train_loss" else result.validated:
+    for run in result.reported if metric == result.experiment.columns[0] else result.validated:
         if run.job.optimizer in values and key_of(run.job.setting) == key_of(setting):
             values[run.job.optimizer][run.job.seed] = METRICS[metric].compared(run.history)
     with np.errstate(invalid="ignore"):
@@ -298,7 +301,7 @@ def _effects(trend: Trend, result: Comparison) -> list[Effect]:
     for setting in {key_of(row.setting): row.setting for row in result.rows}.values():
         for baseline, treatment in trend.pairs:
             if {baseline, treatment} <= have:
-                seen = observe(_differences(result, "train_loss", baseline, treatment, setting))
+                seen = observe(_differences(result, result.experiment.columns[0], baseline, treatment, setting))
                 rest = {k: v for k, v in setting.items() if k != trend.axis}
                 found.append(Effect(trend, rest, setting[trend.axis], baseline, treatment, *seen[1:]))
     return found

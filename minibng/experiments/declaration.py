@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from minibng.experiments.metrics import METRICS
+from minibng.experiments.metrics import METRICS, Metric
 from minibng.experiments.options import Axis
 from minibng.names import choose
 from minibng.train import History
@@ -56,11 +56,12 @@ class Job(NamedTuple):
 class Claim:
     """A claim about training and its one primary comparison: ``treatment`` against ``baseline`` in one setting.
 
-    With the metric "train_loss" the logarithms of final training losses are compared, seed by seed, at the rates with
-    the lowest training loss; with "test_error" the test errors of the last epoch, at the rates with the lowest
-    validation error. Lower is better. It is judged only at the budget that the experiment declares (epochs, batch size,
-    rates), and on no more seeds than it declares: to add seeds until a claim is decided is to decide by chance. Where
-    ``undecidable`` says why the data cannot decide it, the interval is told without a verdict.
+    What is compared, seed by seed, and by what the rates are chosen before, the metric says: with "train_loss" the
+    logarithms of final training losses, at the rates with the lowest training loss; with "test_error" the test errors
+    of the last epoch, at the rates with the lowest validation error; and so on (`METRICS`). Lower is better. It is
+    judged only at the budget that the experiment declares (epochs, batch size, rates), and on no more seeds than it
+    declares: to add seeds until a claim is decided is to decide by chance. Where ``undecidable`` says why the data
+    cannot decide it, the interval is told without a verdict.
     """
 
     number: str
@@ -76,7 +77,7 @@ class Claim:
 
 
 class Trend(NamedTuple):
-    """An exploratory question: how the effect on the training loss goes along an axis. It gets no verdict."""
+    """An exploratory question: how the effect on the training metric goes along an axis. It gets no verdict."""
 
     question: str
     axis: str
@@ -120,6 +121,14 @@ class Experiment:
         How many epochs lie between two measurements of the whole data set, in a comparison.
     claims, trends
         Written before any run; `report` tells of both, claims alone are judged.
+    columns
+        The metric of training and that of generalization, by name: two columns of the table, and of the figures. Every
+        claim is about one of them.
+    clip
+        The threshold of clipping, which ``train`` gives to the optimizers named …-clip.
+    baselines
+        ``baselines(setting)`` → what the table is to be read against: words → the numbers in the two columns, None for
+        none.
     presets
         Other bundles of settings, by name.
     prepare
@@ -148,11 +157,29 @@ class Experiment:
     presets: Mapping[str, Preset] = field(default_factory=dict)
     prepare: Callable[[Setting], Any] | None = None
     figures: tuple[str, ...] = ("training", "rates", "norms")
+    columns: tuple[str, str] = ("train_loss", "test_error")
+    clip: float = 1.0
+    baselines: Callable[[Setting], Mapping[str, tuple[float | None, float | None]]] | None = None
+
+    def __post_init__(self) -> None:
+        for claim in self.claims:
+            choose(dict.fromkeys(self.columns), claim.metric, f"metric of claim {claim.number}")
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What rates are chosen for: always the training loss, and the test error where a claim is about it."""
-        return tuple(m for m in METRICS if m == "train_loss" or any(claim.metric == m for claim in self.claims))
+    def training(self) -> Metric:
+        """The metric of training."""
+        return METRICS[self.columns[0]]
+
+    @property
+    def generalization(self) -> Metric:
+        """The metric of generalization."""
+        return METRICS[self.columns[1]]
+
+    @property
+    def criteria(self) -> tuple[Metric, ...]:
+        """What rates are chosen for: always training, and generalization where a claim is about it."""
+        both = any(claim.metric == self.columns[1] for claim in self.claims)
+        return (self.training, self.generalization) if both else (self.training,)
 
     def preset(self, name: str) -> Experiment:
         """Return the experiment with the values of a preset, which are then its defaults.
@@ -165,6 +192,18 @@ class Experiment:
         chosen = choose(self.presets, name, "preset")
         axes = {k: replace(a, values=chosen.axes[k], full=()) if k in chosen.axes else a for k, a in self.axes.items()}
         return replace(self, axes=axes, **chosen.changes)
+
+    def setting(self, **changed: Any) -> dict[str, Any]:
+        """Return the first value of every axis, but for what is changed: what ``minibng run`` takes.
+
+        Raises
+        ------
+        UnknownNameError
+            Where it has no such axis.
+        """
+        for name in changed:
+            choose(self.axes, name, f"axis of {self.name}")
+        return {name: axis.values[0] for name, axis in self.axes.items()} | changed
 
     def axes_of(self, full: bool) -> Mapping[str, tuple[Any, ...]]:
         """Return the axes of the short or the full comparison."""

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from minibng.experiments import images, resnet
 from minibng.experiments.declaration import Experiment, Preset, Setting
+from minibng.experiments.options import last_of
+from minibng.experiments.training import Centres, centre_from
 
-# Centres of the grids, in the order of images.FORMS: the best of three rates with ratio √10 at seed 100, which no
+# Centres of the grids, in the order of FORMS: the best of three rates with ratio √10 at seed 100, which no
 # reported run uses, by training loss in the default setting and budget (512 patches, 6 epochs, batch 32, step decay).
-_CENTRES: images.Centres = {
+_CENTRES: Centres = {
     "momentum": (0.0316, 0.1, 0.1, 0.01),
     "adam": (0.01, 0.01, 0.01, 0.01),
 }
@@ -20,10 +22,10 @@ PAPER = {"dataset": ("folder",), "size": (224,), "samples": (None,), "depth": (5
 
 def centre(optimizer: str, setting: Setting) -> float:
     """Return the middle of an optimizer's grid."""
-    return images.centre_from(_CENTRES, optimizer)
+    return centre_from(_CENTRES, optimizer)
 
 
-C2, C4 = resnet.claims(images.last_of(AXES))
+C2, C4 = resnet.claims(last_of(AXES))
 EXPERIMENT = Experiment(
     name="imagenet",
     about="an ImageNet-style network on a folder of classes, by default textures (claim C2; C4 with a preset)",
@@ -44,7 +46,7 @@ EXPERIMENT = Experiment(
         "paper": Preset(
             "ResNet-50, width 64, 224 pixels, 90 epochs, with --data-dir (ImageNet, Imagenette, …): for a GPU, days",
             PAPER,
-            {"epochs": 90, "batch": 256, "claims": resnet.claims(images.last_of(AXES, **PAPER))},
+            {"epochs": 90, "batch": 256, "claims": resnet.claims(last_of(AXES, **PAPER))},
         )
     },
     figures=resnet.EXPERIMENT.figures,

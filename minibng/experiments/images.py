@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from minibng import data, nn, optim
+from minibng import data, nn
 from minibng.data import Split
 from minibng.experiments.declaration import Job, Setting
 from minibng.experiments.options import Axis, one_of, or_none, rate, whole
-from minibng.experiments.training import SCHEDULES, fit_job
+from minibng.experiments.training import FORMS, SCHEDULES, fit_job
 from minibng.params import layer_of
 from minibng.train import History
 
@@ -30,32 +30,6 @@ NORM_TENSORS = ("*.gamma", "*.beta")
 DECAYED = "*.W"
 """Weight decay is for weights alone, those that a batch norm makes scale-invariant above all (theory I13): decay of γ,
 β and biases would change the function."""
-
-FORMS = ("", "-clip", "-ng", "-ng-adaptive")
-_ALIKE = {
-    **{"sgd": ("momentum", 10.0), "nesterov": ("momentum", 1.0), "adagrad": ("adam", 10.0), "rmsprop": ("adam", 1.0)},
-    **{"adadelta": ("adam", 300.0), "amsgrad": ("adam", 1.0), "nadam": ("adam", 1.0)},
-}
-"""Rules whose centres have not been measured → the one that they are taken from, and the factor between the two."""
-
-Centres = Mapping[str, tuple[float, float, float, float]]
-
-
-def centre_from(table: Centres, optimizer: str) -> float:
-    """Return the middle of an optimizer's grid; for a rule that was registered, Adam's in the same form.
-
-    Raises
-    ------
-    UnknownNameError, ValueError
-        For what is no optimizer, and for the relatives, which have other settings than the four forms.
-    """
-    if optim.get(optimizer) in optim.RELATIVES:
-        raise ValueError(f"the image experiments compare rules in their four forms, {optimizer} is not one of these")
-    form = max((f for f in FORMS if optimizer.endswith(f)), key=len)
-    family, factor = optimizer.removesuffix(form), 1.0
-    if family not in table:
-        family, factor = _ALIKE.get(family, ("adam", 1.0))
-    return table[family][FORMS.index(form)] * factor
 
 
 def dataset(text: str) -> str:
@@ -92,11 +66,6 @@ def axes(full_depth: tuple[int, ...] = (), **values: tuple[Any, ...]) -> dict[st
     }
     made |= {name: replace(made[name], values=chosen) for name, chosen in values.items()}
     return made | {"depth": replace(made["depth"], full=full_depth)}
-
-
-def last_of(axes: Mapping[str, Axis], **changed: tuple[Any, ...]) -> Setting:
-    """Return the setting that claims are about: the last value of every axis, and so the deepest network."""
-    return {name: changed.get(name, axis.values)[-1] for name, axis in axes.items()}
 
 
 def split_of(setting: Setting) -> Split:

@@ -6,12 +6,11 @@ from minibng import data, nn, optim
 from minibng.data import Split
 from minibng.experiments.declaration import Claim, Experiment, Job, Setting
 from minibng.experiments.options import Axis, one_of, whole
-from minibng.experiments.training import SCHEDULES, fit_job
+from minibng.experiments.training import FORMS, SCHEDULES, fit_job
 from minibng.train import History
 
 WIDTH = 100
 FAMILIES = ("sgd", "momentum", "adagrad", "rmsprop", "adadelta", "adam")
-FORMS = ("", "-clip", "-ng", "-ng-adaptive")
 
 # Centres of the grids, in the order of FORMS: the best of seven rates with ratio √10 on digits, 15 epochs, batch 64,
 # constant rate, seed 100, which no reported run uses; sigmoid at depth 6, tanh and relu at depth 18. Where none of the
@@ -75,6 +74,8 @@ def build(setting: Setting, split: Split) -> nn.Sequential:
 def split_of(setting: Setting) -> Split:
     """Return the data of a setting, images as rows."""
     split = data.load(setting["dataset"])
+    if split.vocabulary is not None:
+        raise ValueError(f"the deep MLP takes numbers, and {split.name} is text: see minibng compare sentiment")
     return split if split.image_shape is None else split.flat()
 
 
@@ -93,7 +94,7 @@ def describe(setting: Setting) -> str:
 def dataset(text: str) -> str:
     """Accept the name of a data set with classes."""
     if text in data.DATASETS and not data.DATASETS[text].classes:
-        raise ValueError(f"{text} is a regression, mlp classifies")
+        raise ValueError(f"{text} has no classes, mlp classifies")
     return one_of({name: entry for name, entry in data.DATASETS.items() if entry.classes}, "data set")(text)
 
 

@@ -49,6 +49,11 @@ class Axis:
         return f"{self.about}; default {','.join('none' if v is None else str(v) for v in self.values)}"
 
 
+def last_of(axes: Mapping[str, Axis], **changed: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the setting that claims are about: the last value of every axis, which is the hardest."""
+    return {name: changed.get(name, axis.values)[-1] for name, axis in axes.items()}
+
+
 def one_of(table: Mapping[str, Any], what: str) -> Callable[[str], str]:
     """Return a function that accepts the names of a table, and offers the nearest for another.
 
@@ -90,6 +95,13 @@ def rate(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"a finite rate of 0 or more is needed, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """Accept a number from 0 up to, but not, 1, such as a rate of dropout."""
+    if (value := rate(text)) >= 1:
+        raise ValueError(f"a share below 1 is needed, got {text!r}")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from minibng import plot
 from minibng.backend import get_backend, gpu_name
 from minibng.experiments.comparison import Comparison, Effect, Row, Run, Verdict
 from minibng.experiments.declaration import PLACE, Experiment, Setting, key_of
+from minibng.experiments.metrics import METRICS
 from minibng.experiments.statistics import EXPLORATORY, Interval
-from minibng.optim.normalize import Clip
-from minibng.train import History, records
+from minibng.train import History, perplexity, records
 
 
 def run_records(run: Run) -> list[dict[str, Any]]:
@@ -44,8 +45,7 @@ def save_records(comparison: Comparison, out: Path, **asked: Any) -> list[Path]:
         "claims": [vars(claim) for claim in e.claims],
         "trends": [trend._asdict() for trend in e.trends],
         "centre_source": e.centre_source,
-        "clip": Clip().clip,
-        **{name: getattr(e, name) for name in ("epochs", "batch", "rates", "full_rates", "seeds")},
+        **{name: getattr(e, name) for name in ("columns", "clip", "epochs", "batch", "rates", "full_rates", "seeds")},
     }
     state = {
         **device_labels(comparison.device),
@@ -79,10 +79,12 @@ def save_figures(comparison: Comparison, out: Path) -> list[Path]:
     shown = next((s for claim in e.claims for s in settings if key_of(s) == key_of(claim.setting)), settings[0])
     norms = [r for run in comparison.reported if run.job.setting == shown for r in norm_records(run)]
     drawn: dict[str, Callable[[], Any]] = {
-        "training": lambda: plot.training_curves(records.plain(reported), errors=records.plain(validated)),
-        "rates": lambda: plot.rate_sensitivity(records.plain(searched)),
+        "training": lambda: plot.training_curves(
+            records.plain(reported), errors=records.plain(validated), columns=e.columns
+        ),
+        "rates": lambda: plot.rate_sensitivity(records.plain(searched), column=e.columns[0]),
         **_norm_figures(norms),
-        "effect": lambda: plot.effects([_point(effect) for effect in comparison.effects]),
+        "effect": lambda: plot.effects([_point(effect) for effect in comparison.effects], e.training.words),
     }
     names = [name for name in e.figures if name != "effect" or _spans(comparison.effects)]
     return [plot.save(drawn[name](), out / f"{name}.png") for name in names]
@@ -110,43 +112,53 @@ def _spans(effects: Iterable[Effect]) -> bool:
 
 
 def epochs(history: History) -> str:
-    """Return a table with one line an epoch."""
-    lines = [f"{'epoch':>5}  {'training loss':>13}  {'validation error':>16}  {'test error':>10}  {'seconds':>7}"]
-    for e in history.epochs:
-        val, test = (f"{v:.2%}" if v is not None else "–" for v in (e.val_error, e.test_error))
-        lines.append(f"{e.epoch:>5}  {e.train_loss:>13.5g}  {val:>16}  {test:>10}  {e.seconds:>7.2f}")
-    return "\n".join(lines)
+    """Return a table with one line an epoch: perplexities of a language model, errors of a classifier, else losses."""
+    losses = history.language or history.epochs[0].val_error is None
+    columns = [("train", "loss"), ("val", "loss" if losses else "error"), ("test", "loss" if losses else "error")]
+    parts = {"train": "training", "val": "validation", "test": "test"}
+
+    def told(value: float | None, kind: str) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.2%}" if kind == "error" else f"{perplexity(value) if history.language else value:.5g}"
+
+    head = ["epoch", *(f"{parts[p]} {'perplexity' if history.language else kind}" for p, kind in columns), "seconds"]
+    rows = [
+        [str(e.epoch), *(told(getattr(e, f"{p}_{kind}"), kind) for p, kind in columns), f"{e.seconds:.2f}"]
+        for e in history.epochs
+    ]
+    width = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join("  ".join(f"{v:>{w}}" for v, w in zip(row, width, strict=True)) for row in [head, *rows])
 
 
-def save_run(run: Run, out: Path, header: dict[str, Any], figures: Iterable[str] = ("norms",)) -> list[Path]:
+def save_run(run: Run, out: Path, header: dict[str, Any], experiment: Experiment) -> list[Path]:
     """Write one run's records.jsonl, norms.jsonl and figures into a folder; return what was written."""
     rows, norms = run_records(run), norm_records(run)
     records.write(out / "records.jsonl", [header, *rows])
     records.write(out / "norms.jsonl", [header, *norms])
-    paths = [plot.save(plot.training_curves(records.plain(rows)), out / "training.png")]
+    curves = plot.training_curves(records.plain(rows), columns=experiment.columns)
+    paths = [plot.save(curves, out / "training.png")]
     if norms:
         drawn = _norm_figures(norms)
-        paths += [plot.save(drawn[name](), out / f"{name}.png") for name in figures if name in drawn]
+        paths += [plot.save(drawn[name](), out / f"{name}.png") for name in experiment.figures if name in drawn]
     return [*paths, out / "records.jsonl", out / "norms.jsonl"]
 
 
-def _spread(v: Interval, scale: float, digits: str) -> str:
+def _spread(v: Interval, told: Callable[[float], str]) -> str:
     """Return a mean with the ends of its interval in brackets, as far as there are any."""
     if math.isnan(v.mean):
         return "–"
-    middle = f"{v.mean * scale:{digits}}"
-    return middle if math.isnan(v.low) else f"{middle} [{v.low * scale:{digits}}, {v.high * scale:{digits}}]"
+    return told(v.mean) if math.isnan(v.low) else f"{told(v.mean)} [{told(v.low)}, {told(v.high)}]"
 
 
-def _cells(row: Row) -> list[str]:
-    error = _spread(Interval(*np.clip(row.error, 0, 1)), 100, ".1f")  # an error rate is no more than 1
+def _cells(row: Row, e: Experiment) -> list[str]:
     return [
         row.optimizer,
         str(row.setting.get("schedule", "")),
         _rate(row.lr, row.edge),
-        _spread(row.loss, 1, ".3g"),
-        _rate(row.error_lr, row.error_edge),
-        error,
+        _spread(row.loss, e.training.told),
+        _rate(row.error_lr, row.error_edge) if len(e.criteria) > 1 else "",
+        _spread(row.error, e.generalization.told),
         f"{row.seconds:.2f}",
         f"{row.diverged}/{row.seeds}" if row.diverged else "",
     ]
@@ -156,33 +168,51 @@ def _rate(lr: float, edge: bool) -> str:
     return f"{lr:.3g}{'*' if edge else ''}"
 
 
-BY_ERROR = "rate by val. error"
-HEAD = ["optimizer", "schedule", "rate", "final training loss", BY_ERROR, "test error %", "seconds", "diverged"]
+def _head(e: Experiment) -> list[str]:
+    second = f"rate by {e.generalization.chosen_by.replace('validation', 'val.')}"
+    return [
+        *("optimizer", "schedule", "rate", e.training.column),
+        *(second, e.generalization.column, "seconds", "diverged"),
+    ]
+
+
+def _baselines(e: Experiment, setting: Setting) -> list[list[str]]:
+    """Return the lines of the table that are no optimizers: what its numbers are to be read against."""
+    found = {} if e.baselines is None else e.baselines(setting)
+    columns = e.training, e.generalization
+    told = {k: ["" if v is None else m.told(v) for v, m in zip(row, columns, strict=True)] for k, row in found.items()}
+    return [[name, "", "", train, "", test, "", ""] for name, (train, test) in told.items()]
 
 
 def table(comparison: Comparison) -> str:
     """Return the table as text: one part for each setting but the schedule, which is a column."""
-    details = _details(comparison)
+    e, details = comparison.experiment, _details(comparison)
     parts = [text] if (text := _words({k: comparison.rows[0].setting[k] for k in details})) else []
-    twice = len(comparison.experiment.metrics) > 1
     titles = [_words(_plain(row.setting, "schedule", *details)) for row in comparison.rows]
+    head = _head(e)
     for title in dict.fromkeys(titles):
         members = [row for row, its in zip(comparison.rows, titles, strict=True) if its == title]
         order = {row.optimizer: k for k, row in reversed(list(enumerate(members)))}
-        rows = [HEAD, *(_cells(row) for row in sorted(members, key=lambda r: order[r.optimizer]))]
-        used = [c for c, name in enumerate(HEAD) if any(r[c] for r in rows[1:]) and (twice or name != BY_ERROR)]
+        rows = [head, *(_cells(row, e) for row in sorted(members, key=lambda r: order[r.optimizer]))]
+        rows += _baselines(e, members[0].setting)
+        used = [c for c in range(len(head)) if any(r[c] for r in rows[1:])]
         parts.append("\n".join([title, *_columns([[r[c] for c in used] for r in rows])]))
-    seeds, clock = comparison.rows[0].seeds, "wall-clock" if comparison.device.startswith("cuda") else "CPU"
-    chosen = "Rates chosen by final training loss; test error of the last epoch. "
-    if twice:
-        chosen = "Rates chosen by final training loss, for the test error\n(of the last epoch) by validation error. "
-    notes = [
-        f"Loss: geometric mean of the final training loss over {seeds} seeds; brackets: 95 % intervals over seeds on",
-        f"this one data split. {chosen}seconds: {clock} a run.",
-    ]
+    return "\n\n".join([*parts, _notes(comparison)])
+
+
+def _notes(comparison: Comparison) -> str:
+    """Say how the table is to be read."""
+    e, clock = comparison.experiment, "wall-clock" if comparison.device.startswith("cuda") else "CPU"
+    twice = len(e.criteria) > 1
+    means = [f"{m.name} ({'geometric' if m.geometric else 'arithmetic'})" for m in (e.training, e.generalization)]
+    seeds = comparison.rows[0].seeds
+    text = f"Means over {seeds} seed{'s' * (seeds > 1)}, after the last epoch: {', '.join(means)}. Brackets: 95 % "
+    text += f"intervals over seeds on this one data split. Rates chosen by {e.training.chosen_by}"
+    text += f", for the {e.generalization.name} by {e.generalization.chosen_by}" if twice else ""
+    notes = textwrap.wrap(f"{text}. seconds: {clock} a run.", 110)
     if any(row.edge or (twice and row.error_edge) for row in comparison.rows):
         notes.append("* best rate at the edge of its grid, which was extended once.")
-    return "\n\n".join([*parts, "\n".join(notes)])
+    return "\n".join(notes)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -202,14 +232,15 @@ def _plain(setting: Setting, *without: str) -> Setting:
 
 
 def effects(comparison: Comparison) -> str:
-    """Return a table for each trend: the ratio of final training losses at every value of its axis."""
+    """Return a table for each trend: the ratio of what the training metric compares at every value of its axis."""
     parts = []
     for trend in comparison.experiment.trends:
         points = [effect for effect in comparison.effects if effect.trend == trend]
         if not _spans(points):
             continue
         pairs = list(dict.fromkeys((e.baseline, e.treatment) for e in points))
-        lines = [f"{trend.question} Ratio of final training losses, 95 % intervals; exploratory."]
+        words = comparison.experiment.training.words
+        lines = [f"{trend.question} Ratio of {words}, 95 % intervals; exploratory."]
         titles = dict.fromkeys(_words(_plain(e.setting, *_details(comparison))) for e in points)
         for title in titles:
             mine = [e for e in points if _words(_plain(e.setting, *_details(comparison))) == title]
@@ -224,20 +255,9 @@ def effects(comparison: Comparison) -> str:
 def _effect(effect: Effect) -> str:
     with np.errstate(over="ignore"):
         ratio = Interval(*(float(v) for v in np.exp(effect.difference)))
-    return _spread(ratio, 1, ".3g") + (
+    return _spread(ratio, "{:.3g}".format) + (
         f" ({effect.finite} of {effect.pairs} pairs)" if effect.finite < effect.pairs else ""
     )
-
-
-def _difference(v: Verdict) -> str:
-    """Return the interval of a primary comparison in words."""
-    f = v.finding
-    if v.claim.metric == "test_error":
-        mean, low, high = f.difference
-        return f"difference of test errors {mean:+.2f} [{low:+.2f}, {high:+.2f}] percentage points"
-    with np.errstate(over="ignore"):
-        ratio, low, high = np.exp(f.difference)
-    return f"ratio of final training losses {ratio:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def verdict(v: Verdict, experiment: Experiment) -> str:
@@ -251,7 +271,7 @@ def verdict(v: Verdict, experiment: Experiment) -> str:
     return (
         f"{v.claim.number}  {f.verdict.upper()}: {v.claim.statement}\n"
         f"    {comparison}: {v.claim.treatment} against {v.claim.baseline} ({setting}):\n"
-        f"    {_difference(v)}, {pairs}"
+        f"    {METRICS[v.claim.metric].difference(f.difference)}, {pairs}"
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from minibng.experiments import images
 from minibng.experiments.declaration import Claim, Experiment, Preset, Setting, Trend
+from minibng.experiments.options import last_of
+from minibng.experiments.training import FORMS, Centres, centre_from
 
-# Centres of the grids, in the order of images.FORMS: the best of three rates with ratio √10 at seed 100, which no
+# Centres of the grids, in the order of FORMS: the best of three rates with ratio √10 at seed 100, which no
 # reported run uses, by training loss in the default setting and budget (512 images, 4 epochs, batch 32, step decay) at
 # depth 20; of momentum, momentum-ng, momentum-ng-adaptive and adam-ng by the geometric mean of depths 20 and 32.
-_CENTRES: images.Centres = {
+_CENTRES: Centres = {
     "momentum": (0.1, 0.1, 0.0316, 0.01),
     "adam": (0.01, 0.01, 0.01, 0.01),
 }
@@ -28,7 +30,7 @@ PAPER = {
 
 def centre(optimizer: str, setting: Setting) -> float:
     """Return the middle of an optimizer's grid."""
-    return images.centre_from(_CENTRES, optimizer)
+    return centre_from(_CENTRES, optimizer)
 
 
 def claims(setting: Setting) -> tuple[Claim, ...]:
@@ -62,8 +64,8 @@ EXPERIMENT = Experiment(
     prepare=images.prepare,
     axes=AXES,
     optimizers=("momentum", "momentum-ng", "momentum-ng-adaptive", "adam-ng"),
-    full_optimizers=tuple(family + form for family in ("momentum", "adam") for form in images.FORMS),
-    claims=claims(images.last_of(AXES)),
+    full_optimizers=tuple(family + form for family in ("momentum", "adam") for form in FORMS),
+    claims=claims(last_of(AXES)),
     trends=(
         Trend(
             "Does the effect grow with depth?",
@@ -76,7 +78,7 @@ EXPERIMENT = Experiment(
             "the paper's settings, CIFAR-10 (or --dataset cifar100), depths 20 to 110, 64,000 steps: for a GPU, days",
             PAPER,
             # 45,000 images are 352 batches of 128 an epoch; the rate falls at 32,000 and 48,000 steps (He et al., 2016)
-            {"epochs": 182, "batch": 128, "measure_every": 7, "claims": claims(images.last_of(AXES, **PAPER))},
+            {"epochs": 182, "batch": 128, "measure_every": 7, "claims": claims(last_of(AXES, **PAPER))},
         )
     },
     figures=("training", "rates", "norms", "parameters", "effect"),

@@ -2,8 +2,8 @@
 
 from minibng.train import records
 from minibng.train.loop import Epoch, History, fit
-from minibng.train.metrics import Scores, score
+from minibng.train.metrics import Scores, perplexity, score
 from minibng.train.parallel import Workers
 from minibng.train.progress import progress
 
-__all__ = ["Epoch", "History", "Scores", "Workers", "fit", "progress", "records", "score"]
+__all__ = ["Epoch", "History", "Scores", "Workers", "fit", "perplexity", "progress", "records", "score"]

@@ -24,7 +24,8 @@ def perplexity(split, part, probability) -> float:
 
 def test_counts_against_a_plain_loop() -> None:
     rng = np.random.default_rng(3)
-    split = text_split(*(rng.zipf(1.6, n).clip(max=12) - 1 for n in (300, 80, 90)), size=14)
+    train, val = (np.cumsum(rng.zipf(1.6, n)) % 12 for n in (300, 80))
+    split = text_split(train, val, rng.integers(0, 14, 90), size=14)
     pairs = Counter(zip(split.train.x.tolist(), split.train.y.tolist(), strict=True))
     left, right = Counter(split.train.x.tolist()), Counter(split.train.y.tolist())
 
@@ -36,6 +37,8 @@ def test_counts_against_a_plain_loop() -> None:
 
     a = min(WEIGHTS, key=lambda a: perplexity(split, "val", unigram(a)))
     b = min(WEIGHTS, key=lambda b: perplexity(split, "val", bigram(a, b)))
+    assert a != min(WEIGHTS, key=lambda a: perplexity(split, "test", unigram(a))), "the test part chooses nothing"
+    assert b != min(WEIGHTS, key=lambda b: perplexity(split, "test", bigram(a, b)))
     for model in (unigram(a), bigram(a, b)):  # they are distributions
         assert sum(model(3, w) for w in range(14)) == pytest.approx(1, abs=1e-12)
     for part in ("train", "val", "test"):
@@ -63,6 +66,13 @@ def test_words_and_pairs_that_were_never_seen_have_a_finite_perplexity() -> None
     found = data.bigram_perplexity(text_split([0, 1] * 20, [2, 3, 2], [3, 1, 0, 2], 4))
     assert all(math.isfinite(value) and value > 1 for value in found.values())
     assert found["val"] < 4.1, "what it knows is of no use, and the weight says so"
+
+
+def test_small_tokens_of_a_large_vocabulary() -> None:
+    x, y = np.repeat([0, 42_950], 20), np.repeat([32_704, 0], 20)  # 42,950·100,000 is 32,704 modulo 2³²
+    parts = [Dataset(x.astype(kind), y, 100_000) for kind in (np.int64, np.int32)]
+    found = [data.bigram_perplexity(Split(part, part, part, "t", 100_000, "made here")) for part in parts]
+    assert found[0] == found[1] and found[0]["train"] > 1
 
 
 @pytest.mark.parametrize("split", [data.adding(4, 5), data.copying(4, 5)], ids=lambda split: split.name)

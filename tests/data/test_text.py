@@ -80,6 +80,13 @@ def test_each_line_is_whole_in_one_part_and_parts_are_from_everywhere() -> None:
         assert np.histogram(places, 5, (0, 400))[0].min() > 0.5 * len(part) / 5
 
 
+def test_of_ten_stretches_the_fifth_is_for_validation_and_the_tenth_for_the_test() -> None:
+    train, val, test = interleaved("".join(digit * 100 for digit in "0123456789"))
+    assert (val, test) == ("4" * 100, "9" * 100) and train == "".join(digit * 100 for digit in "01235678")
+    far = interleaved(LINES + "\n\nthe only paragraph")  # no stretch is as long as all of the lines
+    assert [len(part) / len(LINES) for part in far] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+
+
 def test_paragraphs_stay_whole_where_there_are_any() -> None:
     paragraphs = [f"of {i}\nis the\nsecond {i}" for i in range(500)]
     found = [part.strip("\n").split("\n\n") for part in interleaved("\n\n".join(paragraphs))]
@@ -158,7 +165,7 @@ def test_the_vocabulary_knows_the_training_part_only() -> None:
         (
             b"ok\nol\xe9 ol\xe9\n",
             {},
-            r"a.txt is not in UTF-8: byte 0xe9 in line 2 \(.*\); name its encoding, such as enc",
+            r"a.txt is not in UTF-8: byte 0xe9 in line 2 \(.*\); save it in UTF-8, or in Python name its enc",
         ),
         ("olé".encode() * 9, {"encoding": "ascii"}, r"a.txt is not in ascii: byte 0xc3 in line 1"),
         (
@@ -206,8 +213,10 @@ def write_three(folder, form="ptb.{}.txt") -> None:
 
 
 @pytest.mark.parametrize("form", ["ptb.{}.txt", "{}.txt", "wiki.{}.tokens"])
-def test_three_texts(tmp_path, form) -> None:
+def test_three_texts(tmp_path, form, monkeypatch) -> None:
     write_three(tmp_path, form)
+    monkeypatch.chdir(tmp_path)
+    assert data.text_file(".").name == tmp_path.name
     split = data.text_file(tmp_path)
     assert tokens(split, "train") == ["the", "<unk>", "cat", "'s", "N", "dogs", "<eos>", "the", "cat", "sat", "<eos>"]
     assert tokens(split, "val") == ["the", "<unk>", "<eos>", "<eos>"], "an empty line ends too"
@@ -231,11 +240,15 @@ def test_texts_that_are_missing_are_named(tmp_path) -> None:
     write_three(tmp_path)
     (tmp_path / "ptb.valid.txt").unlink()
     for act in (lambda: data.text_file(tmp_path), lambda: data.load("ptb", data_dir=tmp_path)):
-        with pytest.raises(FileNotFoundError, match=r"not all three texts in .*called ptb\.train\.txt, ptb\.val"):
+        with pytest.raises(
+            FileNotFoundError, match=r"not all three.*: ptb.train.txt and ptb.test.txt, no ptb.valid.txt"
+        ):
             act()
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="minibng data fetch ptb --data-dir"):
         data.load("ptb", data_dir=tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"no three texts in .*called ptb\.train\.txt, ptb\.val"):
+        data.text_file(tmp_path / "empty")
 
 
 # The language reference -----------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def test_special_words_come_first_and_are_there_always() -> None:
     made = Vocabulary.of(["b", "b", "<unk>", "<unk>", "<unk>", "a"], 2, special=("<pad>", "<unk>"))
     assert made.words == ("<pad>", "<unk>", "b") and (made.unknown, len(made)) == (1, 3)
     assert "b" in made and "a" not in made
+    assert made.decode([]) == ""
 
 
 def test_characters() -> None:
@@ -71,6 +72,9 @@ def test_repr_is_short() -> None:
             IndexError,
             "no word has the number 2: the vocabulary has the numbers 0 to 1",
         ),
+        (lambda: Vocabulary.of("a whole text"), TypeError, "tokens and special are words, not a text: data.words cuts"),
+        (lambda: Vocabulary.of(["a"], special="<pad>"), TypeError, "tokens and special are words, not a text"),
+        (lambda: Vocabulary(("a", "b")).decode([0.5]), TypeError, "decode takes the numbers of words, whole ones"),
         (lambda: Vocabulary(("a", "b")).decode([-1]), IndexError, "no word has the number -1: the vocabulary has"),
     ],
 )

@@ -9,6 +9,7 @@ from minibng.backend.threads import cores
 from minibng.experiments import MLP, compare, report, statistics
 from minibng.experiments.comparison import grid
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Preset, Trend, combine
+from minibng.experiments.metrics import METRICS
 from minibng.experiments.options import Axis
 from minibng.experiments.pool import workers_for
 from minibng.experiments.statistics import CONTRADICTED, EXPLORATORY, SUPPORTED, UNDECIDED
@@ -240,6 +241,91 @@ def test_what_the_data_cannot_decide_is_told_without_a_verdict_and_takes_no_shar
     assert "C4  EXPLORATORY: it works\n    no verdict: all patches are of one wall;" in report.verdicts(result)
 
 
+NATS = {"good": 1.0, "bad": 2.0}
+
+
+def language_run(job):
+    """A language model's run: losses in nats that fall with the rate, on the validation part not quite as far."""
+    history = made_run(job._replace(optimizer="good"))
+    loss = NATS[job.optimizer] - 0.1 * math.log10(job.lr) + 0.01 * job.seed
+    val = loss + abs(math.log10(job.lr / 0.01))
+    history.epochs[-1] = Epoch(1, loss, 0.5, 0.6, 0.5, False, val, 2 * loss)
+    return history
+
+
+def language(*claims, **changes):
+    columns = ("train_perplexity", "test_perplexity")
+    return experiment(*claims, columns=columns, train=language_run, **changes)
+
+
+def test_perplexities_are_compared_as_ratios_of_geometric_means():
+    about = [replace(claim("bad", "good"), metric=metric) for metric in ("train_perplexity", "test_perplexity")]
+    result = compare(language(*about))
+    row = next(r for r in result.rows if r.optimizer == "good")
+    assert (row.lr, row.error_lr) == (0.1, 0.01) and row.edge  # the largest that was tried; the best on validation
+    nats = 1.0 - 0.1 * math.log10(0.1) + 0.02
+    assert row.loss.mean == pytest.approx(math.exp(nats)) and row.loss.low < row.loss.mean < row.loss.high
+    assert row.error.mean == pytest.approx(math.exp(2 * (nats + 0.1)))
+    first, second = (v.finding for v in result.verdicts)
+    assert (first.difference.mean, second.difference.mean) == pytest.approx((-1.0, -2.0))
+    told = report.verdicts(result)
+    assert "ratio of training perplexities 0.368 [0.368, 0.368], 5 paired seeds" in told
+    assert "ratio of test perplexities 0.135 [0.135, 0.135], 5 paired seeds" in told
+    table = report.table(result)
+    assert "  training perplexity  " in table and "  rate by val. loss  test perplexity  " in table
+    notes = " ".join(table.split("\n\n")[-1].split())
+    assert "training perplexity (geometric), test perplexity (geometric)" in notes
+    assert "by final training loss, for the test perplexity by validation loss." in notes
+
+
+def test_baselines_are_lines_of_the_table():
+    def baselines(setting):
+        assert setting["dataset"] == "made"
+        return {"(chance)": (100.0, None), "(counts)": (7.25, 8.5)}
+
+    lines = report.table(compare(language(baselines=baselines))).splitlines()
+    head = next(k for k, line in enumerate(lines) if line.startswith("optimizer"))
+    left, right = (lines[head].index(name) for name in ("training perplexity", "test perplexity"))
+    chance, counts = lines[head + 3 : head + 5]
+    assert (chance[left : left + 3], chance[right:]) == ("100", "")
+    assert (counts[left : left + 4], counts[right : right + 3]) == ("7.25", "8.5")
+
+
+def test_a_loss_that_overflowed_ranks_last_and_is_in_no_mean():
+    def some_lost(job):
+        history = language_run(job)
+        lost = math.nan if job.seed == 3 else 1.0
+        history.epochs[-1] = Epoch(1, 1.0, 0.5, 0.6, 0.5, False, lost, lost)
+        return history
+
+    both = language(replace(claim("bad", "good"), metric="test_perplexity"))
+    result = compare(replace(both, train=some_lost))
+    assert result.rows[0].error.mean == pytest.approx(math.e)
+    assert result.verdicts[0].finding.verdict == UNDECIDED and result.verdicts[0].finding.finite == 4
+
+
+def test_a_claim_is_about_one_of_the_columns():
+    with pytest.raises(ValueError, match="unknown metric of claim C1 'train_loss'; did you mean 'train_perplexity'"):
+        language(claim("bad", "good"))
+
+
+def test_a_regression_has_no_error_rate_to_compare():
+    history = History(("0",), [Epoch(0, 1.0, None, None, 0.0)])
+    with pytest.raises(ValueError, match="no test_error to compare: a regression has no error rate"):
+        METRICS["test_error"].compared(history)
+
+
+def test_records_and_trends_are_of_the_columns(tmp_path):
+    trend = Trend("Does it grow?", "depth", (("bad", "good"),))
+    result = compare(language(axes=AXES | {"depth": Axis((8, 20), int, "")}, trends=(trend,), clip=0.25))
+    report.save_records(result, tmp_path)
+    head, *lines = records.read(tmp_path / "records.jsonl")
+    declared = head["declaration"]
+    assert declared["columns"] == ["train_perplexity", "test_perplexity"] and declared["clip"] == 0.25
+    assert {"val_loss", "test_loss"} <= lines[0].keys() and lines[0]["test_loss"] is None
+    assert "Ratio of training perplexities" in report.effects(result)
+
+
 def test_a_metric_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match="unknown metric 'test_eror'; did you mean 'test_error'"):
         replace(claim("bad", "good"), metric="test_eror")
@@ -287,6 +373,13 @@ def test_a_preset_replaces_what_it_names():
     assert (large.epochs, len(large.claims), large.batch) == (3, 1, 2)
     with pytest.raises(ValueError, match="unknown preset 'lage'; did you mean 'large'"):
         experiment(presets=presets).preset("lage")
+
+
+def test_the_first_values_of_the_axes_are_the_default_setting():
+    axes = AXES | {"depth": Axis((8, 20), int, "")}
+    assert experiment(axes=axes).setting(schedule="step") == SETTING | {"depth": 8, "schedule": "step"}
+    with pytest.raises(ValueError, match="unknown axis of made 'dept'; did you mean 'depth'"):
+        experiment(axes=axes).setting(dept=3)
 
 
 def test_where_files_lie_is_no_part_of_what_is_compared():

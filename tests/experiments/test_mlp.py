@@ -47,3 +47,8 @@ def test_a_job_is_the_loop_written_out():
 def test_a_misspelt_optimizer_has_no_centre():
     with pytest.raises(ValueError, match="did you mean 'momentum-ng'"):
         mlp.centre("momentum-gn", SETTING)
+
+
+def test_text_is_refused_before_any_run():
+    with pytest.raises(ValueError, match="the deep MLP takes numbers, and grammar is text"):
+        mlp.EXPERIMENT.prepare(SETTING | {"dataset": "grammar"})

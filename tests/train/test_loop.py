@@ -47,6 +47,9 @@ def test_what_is_measured_is_of_whole_splits_by_the_last_parameters(split):
     assert last.train_loss == pytest.approx(float(loss(model(params, split.train.x), split.train.y)), rel=1e-6)
     for part, error in ((split.val, last.val_error), (split.test, last.test_error)):
         assert error == np.mean(np.argmax(model(params, part.x), axis=1) != part.y)
+    for part, told in ((split.val, last.val_loss), (split.test, last.test_loss)):
+        assert told == pytest.approx(float(loss(model(params, part.x), part.y)), rel=1e-6)
+    assert {"val_loss", "test_loss"} <= history.records()[0].keys()
 
 
 def test_both_forms_of_the_loss_train_alike(split):
