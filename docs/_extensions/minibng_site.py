@@ -23,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 from minibng import cli, data, optim
 from minibng.data.download import size_text
 from minibng.experiments import EXPERIMENTS
+from minibng.experiments.metrics import METRICS
 from minibng.verify import LAWS
 
 logger = logging.getLogger(__name__)
@@ -213,11 +214,10 @@ def datasets() -> Iterator[str]:
 
 def experiments() -> Iterator[str]:
     """Yield the experiments with the claims that each tests, and their presets."""
-    measured = {"train_loss": "final training loss", "test_error": "test error"}
     for name, experiment in EXPERIMENTS.items():
         yield from (f"``{name}``", f"   {experiment.about}", "")
         for claim in experiment.claims:
-            words = f"{claim.treatment} against {claim.baseline}, by {measured[claim.metric]}"
+            words = f"{claim.treatment} against {claim.baseline}, by {METRICS[claim.metric].name}"
             setting = ", ".join(f"{key} {value}" for key, value in claim.setting.items() if value is not None)
             why = f" No verdict: {claim.undecidable}." * bool(claim.undecidable)
             yield from (f"   {claim.number}: {claim.statement}. Tested as {words}; {setting}.{why}", "")

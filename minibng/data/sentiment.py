@@ -18,6 +18,7 @@ from minibng.data.download import Remote
 from minibng.data.formats import damaged, members
 from minibng.data.prepare import frozen, stratified
 from minibng.data.published import Published
+from minibng.data.text import decoded
 from minibng.data.through_pip import SourceDistribution
 from minibng.data.vocabulary import UNKNOWN, Vocabulary
 
@@ -104,21 +105,6 @@ def split_of_texts(
     return Split(first, second, third, name, 2, source, class_names=CLASS_NAMES, vocabulary=vocabulary)
 
 
-def text_of(raw: bytes, where: object) -> str:
-    """Return what bytes say in UTF-8, with or without a byte order mark.
-
-    Raises
-    ------
-    ValueError
-        Where they are in another encoding, with the line and the byte.
-    """
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise damaged(where, f"line {line} is not in UTF-8 (byte 0x{raw[error.start]:02x})") from None
-
-
 @dataclass(frozen=True)
 class _Reviews(Published):
     """Reviews, without a published division into parts."""
@@ -146,8 +132,12 @@ class _Polarity(_Reviews):
         for base in (folder / self.name, folder):
             for inner in ("", archive.partition(".")[0]):
                 found = [base / inner / name for name in self.members]
-                if all(path.is_file() for path in found):
+                there = [path for path in found if path.is_file()]
+                if len(there) == len(found):
                     return found
+                if there:
+                    (absent,) = set(found) - set(there)
+                    raise FileNotFoundError(f"{self.title} in {base / inner} is incomplete: {absent.name} is missing")
             if (base / archive).is_file():
                 return [base / archive]
         raise self.nothing(folder, f"{archive}, {self.members[0]} or {self.members[1]}")
@@ -202,12 +192,14 @@ class _Snippets(_Reviews):
         if path.name in self.archives:
             raw = snippets(raw, path)
         texts, labels = [], []
-        for number, line in enumerate(text_of(raw, path).split("\n"), 1):
+        for number, line in enumerate(decoded(raw, path).split("\n"), 1):
             if not line.strip():
                 continue
             _, score, text = (*line.split("\t", 2), "", "")[:3]
             try:
                 value = float(score)
+                if value != value:
+                    raise ValueError(score)
             except ValueError:
                 told = f"line {number} is not number, score and text with tabs between them: {line[:60]!r}"
                 raise damaged(path, told) from None

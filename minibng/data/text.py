@@ -96,20 +96,24 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
     place = Path(path).expanduser()
     if place.is_dir():
         raise ValueError(f"{place} is a folder; name a text file")
-    raw = place.read_bytes()
+    return decoded(place.read_bytes(), place, encoding)
+
+
+def decoded(raw: bytes, where: object, encoding: str | None = None) -> str:
+    """Return the text that bytes hold; ``where`` they are from is for messages. The rest is as in `read_text`."""
     try:
         text = raw.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
         raise ValueError(
-            f"{place} is not in {encoding or 'UTF-8'}: byte 0x{byte:02x} in line {line} ({error.reason}); save it in "
+            f"{where} is not in {encoding or 'UTF-8'}: byte 0x{byte:02x} in line {line} ({error.reason}); save it in "
             "UTF-8, or in Python name its encoding, such as encoding='latin-1'"
         ) from None
     except LookupError as error:
-        raise ValueError(f"{place} cannot be read: {error}; UTF-8 and Latin-1 are 'utf-8' and 'latin-1'") from None
+        raise ValueError(f"{where} cannot be read: {error}; UTF-8 and Latin-1 are 'utf-8' and 'latin-1'") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{place} is no text: there is a NUL in line {line}; or it is UTF-16: encoding='utf-16'")
+        raise ValueError(f"{where} is no text: there is a NUL in line {line}; or it is UTF-16: encoding='utf-16'")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 

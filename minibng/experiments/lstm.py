@@ -11,14 +11,14 @@ from minibng import data, nn
 from minibng.data import Split
 from minibng.experiments.declaration import Claim, Experiment, Job, Preset, Setting, Trend
 from minibng.experiments.options import Axis, last_of, one_of, or_none, share, whole
-from minibng.experiments.training import FORMS, SCHEDULES, Centres, centre_from, fit_job
+from minibng.experiments.training import FORMS, SCHEDULES, Centres, centre_from, clip_setting, fit_job
 from minibng.train import History
 
 TOKENS = 350
 """Tokens that a step takes, by default: 10 rows of 35, or fewer longer ones, so that every length has as many steps."""
 
 CLIP = 0.25
-"""Threshold of clipping, block by block, as in language models of that time; it was fixed before any run."""
+"""Threshold of clipping, block by block; it was fixed before any run. (It acts on the head nearly always.)"""
 
 FAMILIES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 
@@ -53,7 +53,9 @@ AXES = {
     "tied": Axis(
         ("no",), one_of({"no": 0, "yes": 1}, "answer"), "yes: the head's weights are the embedding's", detail=True
     ),
-    "tokens": Axis((28000,), or_none(whole(1)), "training tokens, at most; none: all that there are", detail=True),
+    "tokens": Axis(
+        (28000,), or_none(whole(1)), "training tokens: the first so many; none: all that there are", detail=True
+    ),
     "schedule": Axis(("constant",), one_of(SCHEDULES, "schedule"), ", ".join(SCHEDULES)),
 }
 PAPER: Mapping[str, tuple[Any, ...]] = {
@@ -120,7 +122,7 @@ def prepare(setting: Setting) -> None:
 def train_one(job: Job) -> History:
     """Run one job: everything depends on it alone."""
     split = split_of(job.setting)
-    clip = {"clip": CLIP} if job.optimizer.endswith("-clip") else {}
+    clip = clip_setting(job, CLIP)
     job, length = job._replace(batch=rows(job.batch, job.setting)), job.setting["length"]
     return fit_job(job, split, build(job.setting, split), clip, every=False, length=length)
 
@@ -164,6 +166,11 @@ def claims(setting: Setting) -> tuple[Claim, ...]:
     )
 
 
+_OF_PRESET = tuple(
+    replace(claim, undecidable="the centres of the grids were found for a small network, and favour no side only there")
+    for claim in claims(last_of(AXES, **PAPER))
+)
+
 EXPERIMENT = Experiment(
     name="lstm",
     about="LSTM language models: Adam, momentum and others, raw, clipped, NG and adaptive NG (claims C3, C1)",
@@ -187,7 +194,7 @@ EXPERIMENT = Experiment(
         "paper": Preset(
             "PTB, with --data-dir, and the medium network of Zaremba et al. (2014), 2 × 650, 39 epochs: for a GPU",
             PAPER,
-            {"epochs": 39, "batch": 700, "measure_every": 1, "claims": claims(last_of(AXES, **PAPER))},
+            {"epochs": 39, "batch": 700, "measure_every": 1, "claims": _OF_PRESET},
         )
     },
     figures=("training", "rates", "norms", "effect"),

@@ -64,6 +64,11 @@ def norms_every(steps: int) -> int:
     return max(1, -(-steps // ROWS))
 
 
+def clip_setting(job: Job, threshold: float) -> dict[str, float]:
+    """Return the setting of the optimizer that clips, where it is one that does."""
+    return {"clip": threshold} if job.optimizer.endswith("-clip") else {}
+
+
 def fit_job(
     job: Job,
     split: Split,

@@ -199,7 +199,7 @@ class LSTM(Recurrent):
         self, inputs: int, hidden: int, layers: int = 1, *, dropout: float = 0.0, forget_bias: float = 1.0
     ) -> None:
         super().__init__(inputs, hidden, layers, dropout=dropout)
-        self.forget_bias = forget_bias
+        self.forget_bias = float(forget_bias)
 
     def tensors_of(self, inputs: int) -> dict[str, Spec]:
         """Return W (D, 4H), U (H, 4H) and b (4H,), gates in the order i, f, g, o."""

@@ -30,6 +30,8 @@ def max_norm(params: Params, pattern: str, limit: float) -> None:
     ------
     ValueError
         For a limit that is not positive, and a pattern that fits no tensor.
+    TypeError
+        For parameters that are no `Params`.
 
     Examples
     --------
@@ -39,6 +41,8 @@ def max_norm(params: Params, pattern: str, limit: float) -> None:
     array([[0.6, 0.3],
            [0.8, 0.4]])
     """
+    if not isinstance(params, Params):
+        raise TypeError(f"max_norm takes a Params, such as model.init() makes, got a {type(params).__name__}")
     if not limit > 0:
         raise ValueError(f"the limit of a norm must be above 0, got {limit}")
     layout = params.layout

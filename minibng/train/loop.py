@@ -175,8 +175,11 @@ def _check_sequence(model: Any, split: Split, batch: int, length: int, alone: di
     for name, value in alone.items():
         if value is not None:
             raise ValueError(f"{name} divides a batch by its rows, whose states go from batch to batch: leave it out")
-    for part in (split.val, split.test):  # they are read in the same windows
-        batches(part, batch, length=length)
+    for what, part in (("validation", split.val), ("test", split.test)):  # they are read in the same windows
+        try:
+            batches(part, batch, length=length)
+        except ValueError as error:
+            raise ValueError(f"the {what} part is read in the same windows: {error}") from None
 
 
 def fit(

@@ -3,9 +3,11 @@
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from minibng import cli, data
+from minibng.cli.data import _contents
 
 
 def run(capsys, *argv):
@@ -88,13 +90,20 @@ def test_check_of_texts_tells_sizes_vocabulary_and_perplexities(capsys) -> None:
     assert code == 0 and out.count("  sound\n") == 2
     number, rate = r"\d+", r"\d\.\d%"
     for name, what in (("pydoc", "words"), ("pydoc_chars", "characters")):
+        one, two = (f(data.load(name))["test"] for f in (data.unigram_perplexity, data.bigram_perplexity))
         lines = (
             f"{name}: {number} training, {number} validation, {number} test tokens, one text",
             f"  each one of {number} {what}, int64",
             f"  unknown: {rate}, {rate}, {rate}",
-            r"  test perplexity of counts: \d+\.\d of single ones, \d+\.\d of pairs",
+            f"  test perplexity of counts: {one:.1f} of single ones, {two:.1f} of pairs",
         )
         assert re.search("^" + "\n".join(lines) + "$", out, re.M), out
+
+
+def test_what_fills_up_sentences_is_no_word_of_which_some_share_is_unknown() -> None:
+    part = data.Dataset(np.array([[1, 2, 0, 0]]), [0], 2)
+    split = data.Split(part, part, part, "two words", 2, "", vocabulary=data.Vocabulary(("<pad>", "<unk>", "a")))
+    assert "unknown: 50.0%, 50.0%, 50.0%" in _contents(split)
 
 
 def test_check_of_ptb_knows_how_many_words_there_are(capsys, tmp_path) -> None:

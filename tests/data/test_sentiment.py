@@ -125,7 +125,8 @@ def test_snippets_from_any_of_their_files(pack, tmp_path) -> None:
     [
         (scored() + b"101\tmany\tstars\r\n", r"line 101 is not number, score and text.*'101\\tmany\\tstars"),
         (scored() + b"just a sentence\r\n", "line 101 is not number, score and text"),
-        (scored() + "101\t2\tTouché".encode("latin-1"), r"line 101 is not in UTF-8 \(byte 0xe9\)"),
+        (scored() + b"101\tnan\tstars\r\n", "line 101 is not number, score and text"),
+        (scored() + "101\t2\tTouché".encode("latin-1"), r"is not in UTF-8: byte 0xe9 in line 101"),
         (scored(8), "too few for a training, a validation and a test part"),
         (b"", "has 0 negative and 0 positive texts"),
     ],
@@ -184,10 +185,12 @@ def test_sentence_polarity(where, tmp_path) -> None:
 
 
 def test_what_is_not_there_is_told(tmp_path) -> None:
-    (tmp_path / "rt-polarity.pos").write_bytes(polarity("fine"))
     with pytest.raises(
         FileNotFoundError, match=r"there is no rt-polaritydata.tar.gz, rt-polarity.neg or rt-polarity.pos"
     ):
+        data.load("rt_polarity", data_dir=tmp_path)
+    (tmp_path / "rt-polarity.pos").write_bytes(polarity("fine"))
+    with pytest.raises(FileNotFoundError, match=r"is incomplete: rt-polarity.neg is missing"):
         data.load("rt_polarity", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no movieReview.*minibng data fetch sentiment"):
         data.load("sentiment", data_dir=tmp_path)

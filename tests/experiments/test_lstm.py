@@ -40,12 +40,15 @@ def text(tmp_path):
     return SETTING | {"dataset": "text", "data_dir": str(path)}
 
 
-def test_a_job_is_the_loop_written_out(text):
+@pytest.mark.parametrize("clip", [0.25, 1e-3])
+def test_a_job_is_the_loop_written_out(text, clip, monkeypatch):
+    assert lstm.CLIP == 0.25
+    monkeypatch.setattr(lstm, "CLIP", clip)  # 0.25 is not reached in so short a run
     history = lstm.train_one(Job(text | {"tied": "yes"}, "adam-clip", 0.01, seed=3, epochs=2, batch=BATCH))
     split = data.text_file(text["data_dir"])
     model = nn.models.lstm_lm(split.classes, 4, 4, 2, tied=True)
     params = model.init(seed=3)
-    opt = optim.AdamClip(params, lr=0.01, clip=0.25)
+    opt = optim.AdamClip(params, lr=0.01, clip=clip)
 
     def f(p, x, y, state):
         logits, state = model.run(p, x, state, train=True)

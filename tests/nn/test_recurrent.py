@@ -303,6 +303,8 @@ def test_tensors_are_named_by_layer_and_each_layer_is_a_block():
 
 
 def test_first_values_are_uniform_and_the_forget_gate_is_open():
+    with pytest.raises(TypeError, match="NoneType"):
+        nn.LSTM(30, 64, forget_bias=None)
     params = nn.LSTM(30, 64, forget_bias=2.0).init(dtype="float64")
     for name in ("0.W", "0.U"):
         limit = 1 / math.sqrt(64)

@@ -126,6 +126,16 @@ def test_the_perplexity_of_the_uniform_model_is_the_size_of_the_vocabulary(tied,
     np.testing.assert_allclose(np.exp(device.host(nn.cross_entropy(model(params, x), y))), 13, rtol=1e-13)
 
 
+def test_first_values_are_as_large_as_they_are_said_to_be():
+    params = lstm_lm(60, dim=16, hidden=64).init(seed=0)
+    for name, limit in (("embedding.W", 0.1), ("head.W", 1 / 8)):
+        assert 0.99 * limit < np.max(np.abs(params[name])) <= limit
+    assert np.all(params["head.b"] == 0)
+    assert 0.099 < np.max(np.abs(textcnn(60, dim=16).init(seed=0)["embedding.W"])) <= 0.1
+    table = lstm_classifier(60, dim=16).init(seed=0)["embedding.W"]
+    assert 0.95 < np.std(table[1:]) < 1.05 and np.all(table[0] == 0)
+
+
 def test_a_tied_head_has_no_weights_of_its_own_and_gets_the_gradient_of_both_uses():
     tied, free = lstm_lm(8, dim=5, hidden=5, tied=True), lstm_lm(8, dim=5, hidden=5)
     params = tied.init(seed=0, dtype="float64")
@@ -171,8 +181,12 @@ def test_what_no_language_model_can_be_made_of_is_refused(settings, error, told)
 
 def test_a_language_model_takes_rows_of_tokens():
     model = lstm_lm(9, dim=4, hidden=4)
-    with pytest.raises(ValueError, match=r"takes tokens \(N, T\), got shape \(3,\): one text is x\[np.newaxis\]"):
+    with pytest.raises(
+        ValueError, match=r"takes tokens \(N, T\), got shape \(3,\): one text is x\[np.newaxis\], and length= "
+    ):
         model(model.init(), np.array([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"got shape \(1, 2, 3\)$"):
+        model(model.init(), np.ones((1, 2, 3), int))
     with pytest.raises(TypeError, match=r"call model\(params, x\), in this order"):
         model(np.array([[1]]), model.init())
 
@@ -222,6 +236,10 @@ def test_words_are_drawn_with_their_probabilities():
         made = model.generate(params, np.zeros((n, 1), int), 2, temperature=temperature, without=without)
         counts = np.bincount(made.reshape(-1), minlength=4)
         assert np.all(np.abs(counts - 2 * n * p) <= 4 * np.sqrt(2 * n * p * (1 - p)))
+    params["head.b"][...] = 0.0
+    pairs = model.generate(params, [0], 640).reshape(-1, 2) @ [4, 1]  # one word's draw tells nothing of the next one's
+    assert np.all(np.abs(np.bincount(pairs, minlength=16) - 20) <= 4 * np.sqrt(20))
+    params["head.b"][...] = [2.0, 1.0, 0.0, 3.0]
     assert not np.any(model.generate(params, [0], 50, temperature=1e-300) != 3)
     assert not np.any(model.generate(params, [0], 50, temperature=0, without=[3, 0]) != 1)
 
@@ -242,7 +260,10 @@ def test_nothing_is_written_where_nothing_is_asked_for():
         ([9], {}, IndexError, "tokens must lie in 0 … 3, got 9"),
         ([1], {"temperature": -1}, ValueError, "must be 0 or more"),
         ([1], {"temperature": float("nan")}, ValueError, "must be 0 or more"),
-        ([1], {"without": range(4)}, ValueError, "leaves none of the 4 tokens"),
+        ("a text", {}, ValueError, "the vocabulary of the data encodes words"),
+        ([1], {"without": range(4)}, ValueError, r"0 … 3, but not all of them, got \[0, 1, 2, 3\]"),
+        ([1], {"without": [4]}, ValueError, r"got \[4\]"),
+        ([1], {"without": [-1, 2]}, ValueError, r"got \[-1, 2\]"),
         ([1], {"n": -1}, ValueError, "must be 0 or more"),
         ([1], {"n": 2.0}, TypeError, "whole numbers"),
     ],
@@ -392,11 +413,12 @@ def test_bias_and_relu_after_the_maximum_are_the_same_function(device):
     np.testing.assert_allclose(device.host(mine.flat), device.host(theirs.flat), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("short", [[[4, 2]], [[4]], np.zeros((2, 0), int), np.array([[7, 1]], "uint8")])
-def test_sentences_shorter_than_a_window_are_lengthened(short, device):
-    model = textcnn(9, dim=4, maps=3)
+def test_sentences_shorter_than_a_window_are_lengthened(short, padding, device):
+    model = textcnn(9, dim=4, maps=3, padding=padding)
     params, short = model.init(device=device.name), np.array(short)
-    long = np.pad(short, ((0, 0), (0, 5 - short.shape[1])))
+    long = np.pad(short, ((0, 0), (0, 5 - short.shape[1])), constant_values=padding)
     own, expected = device.host([model(params, device.array(x)) for x in (short, long)])
     np.testing.assert_array_equal(own, expected)
 

@@ -66,6 +66,8 @@ def test_a_limit_in_a_training_loop_holds_after_each_step(device):
 
 def test_what_is_no_limit_is_refused():
     params = nn.Linear(3, 2).init()
+    with pytest.raises(TypeError, match="max_norm takes a Params, such as"):
+        optim.max_norm("W", params, 3)
     for limit in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must be above 0, got"):
             optim.max_norm(params, "W", limit)

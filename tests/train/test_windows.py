@@ -107,7 +107,7 @@ def test_windows_need_a_model_that_hands_its_state_on_and_whole_batches(split):
         train.fit(model, params, opt, loss, split, batch=4, length=6, workers=object())
     with pytest.raises(TypeError, match=r"the loss must be loss\(output, y\)"):
         train.fit(model, params, opt, lambda p, x, y: loss(model(p, x), y), split, batch=4, length=6)
-    with pytest.raises(ValueError, match="batch size 50 is more than the 40 samples"):  # of the validation part
+    with pytest.raises(ValueError, match="the validation part is read in the same windows: batch size 50 is more than"):
         train.fit(model, params, opt, loss, split, batch=50, length=6)
     with pytest.raises(ValueError, match="length must be at least 1; got 0"):
         train.fit(model, params, opt, loss, split, batch=4, length=0)

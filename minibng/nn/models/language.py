@@ -65,7 +65,8 @@ class LanguageModel(Composite):
     def _hidden(self, p: ParamsLike, x: Array, state: Any, train: bool) -> tuple[Array, Any]:
         """Return what the head sees, (N, T, H), and the state."""
         if getattr(x, "ndim", 2) != 2:
-            raise ValueError(f"{self!r} takes tokens (N, T), got shape {tuple(x.shape)}: one text is x[np.newaxis]")
+            hint = ": one text is x[np.newaxis], and length= (train.fit) cuts a long one up" if x.ndim == 1 else ""
+            raise ValueError(f"{self!r} takes tokens (N, T), got shape {tuple(x.shape)}{hint}")
         try:
             x = self._dropped(p, "drop_in", self.layers["embedding"](p.scope("embedding"), x), train)
             y, state = self.layers[self.cell].run(p.scope(self.cell), x, state, train=train)
@@ -130,11 +131,15 @@ class LanguageModel(Composite):
         given = np.asarray(prompt)
         tokens = np.atleast_2d(given)
         if given.ndim not in (1, 2) or tokens.size == 0 or tokens.dtype.kind not in "iu":
-            raise ValueError(f"a prompt is tokens (T,) or (N, T), at least one, got {given.dtype} of {given.shape}")
+            hint = ": the vocabulary of the data encodes words" if given.dtype.kind in "US" else ""
+            raise ValueError(
+                f"a prompt is tokens (T,) or (N, T), at least one, got {given.dtype} of shape {given.shape}{hint}"
+            )
         if n < 0 or not 0 <= temperature < np.inf:
             raise ValueError(f"n and the temperature must be 0 or more, and finite, got {n} and {temperature}")
-        if not set(range(self.vocab)) - set(without):
-            raise ValueError(f"without= leaves none of the {self.vocab} tokens")
+        left = set(range(self.vocab)).difference(without)
+        if not left or len(left) > self.vocab - len(set(without)):
+            raise ValueError(f"without= has tokens, 0 … {self.vocab - 1}, but not all of them, got {list(without)}")
         backend, rng = backend_of(raw(p["embedding.W"])), np.random.default_rng(seed)
         made, state = np.empty((len(tokens), n), np.int64), None
         for t in range(n):
