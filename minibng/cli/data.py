@@ -131,8 +131,8 @@ def _contents(split: data.Split) -> str:
         each = f"{amount} of {len(words)} {what}"
     told += f"\n  each {each}, {x.dtype}" + ("" if split.classes is None or one else f", {split.classes} classes")
     if words is not None and words.unknown is not None:
-        tokens = (part.x if one else part.x[part.x > 0] for part in parts.values())  # 0 fills up the texts of a batch
-        told += "\n  unknown: " + ", ".join(f"{(part == words.unknown).mean():.1%}" for part in tokens)
+        tokens = {k: part.x if one else part.x[part.x > 0] for k, part in parts.items()}  # 0 fills up the texts
+        told += "\n  unknown: " + ", ".join(f"{(x == words.unknown).mean():.1%} of {k}" for k, x in tokens.items())
     if words is not None and one:
         counted = data.unigram_perplexity(split)["test"], data.bigram_perplexity(split)["test"]
         told += f"\n  test perplexity of counts: {counted[0]:.1f} of single ones, {counted[1]:.1f} of pairs"

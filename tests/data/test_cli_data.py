@@ -94,7 +94,7 @@ def test_check_of_texts_tells_sizes_vocabulary_and_perplexities(capsys) -> None:
         lines = (
             f"{name}: {number} training, {number} validation, {number} test tokens, one text",
             f"  each one of {number} {what}, int64",
-            f"  unknown: {rate}, {rate}, {rate}",
+            f"  unknown: {rate} of training, {rate} of validation, {rate} of test",
             f"  test perplexity of counts: {one:.1f} of single ones, {two:.1f} of pairs",
         )
         assert re.search("^" + "\n".join(lines) + "$", out, re.M), out
@@ -103,7 +103,7 @@ def test_check_of_texts_tells_sizes_vocabulary_and_perplexities(capsys) -> None:
 def test_what_fills_up_sentences_is_no_word_of_which_some_share_is_unknown() -> None:
     part = data.Dataset(np.array([[1, 2, 0, 0]]), [0], 2)
     split = data.Split(part, part, part, "two words", 2, "", vocabulary=data.Vocabulary(("<pad>", "<unk>", "a")))
-    assert "unknown: 50.0%, 50.0%, 50.0%" in _contents(split)
+    assert "unknown: 50.0% of training, 50.0% of validation, 50.0% of test" in _contents(split)
 
 
 def test_check_of_ptb_knows_how_many_words_there_are(capsys, tmp_path) -> None:
