@@ -376,7 +376,8 @@ def effects(points: Iterable[Record], words: str = "final training losses") -> F
     Returns
     -------
     Figure
-        One panel: a line for each pair and setting, with its intervals; below 1 the treatment does better.
+        One panel: a line for each pair and setting, with its intervals; below 1 the treatment does better. It is drawn
+        as the treatment, or, of a treatment with several baselines, with the line of the baseline.
 
     Raises
     ------
@@ -398,7 +399,10 @@ def effects(points: Iterable[Record], words: str = "final training losses") -> F
         shift = 0.08 * (k - (len(lines) - 1) / 2)  # intervals stand beside each other
         x = [values.index(point["value"]) + shift for point in row]
         label = f"{treatment} / {baseline}" + (f", {setting}" if len(settings) > 1 else "")
-        axes.errorbar(x, y, yerr=np.array([y - low, high - y]), capsize=3, **style(treatment) | {"label": label})
+        look = style(treatment) | {"label": label}
+        if len({against for _, against, it in lines if it == treatment}) > 1:  # against several: the line tells which
+            look |= {key: style(baseline)[key] for key in ("linestyle", "linewidth", "markerfacecolor")}
+        axes.errorbar(x, y, yerr=np.array([y - low, high - y]), capsize=3, **look)
     axes.axhline(1.0, color="0.5", linewidth=0.8)
     axes.set(xlabel=str(row[0]["axis"]), ylabel=f"ratio of {words}", yscale="log")
     axes.set_xticks(range(len(values)), labels=[str(v) for v in values])

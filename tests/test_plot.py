@@ -447,6 +447,14 @@ def test_effects_are_ratios_with_their_intervals_along_the_axis():
         plot.effects([])
 
 
+def test_effects_against_several_baselines_are_told_apart():
+    against = [effect(value) | {"baseline": name} for name in ("adam", "adam-clip") for value in (8, 20)]
+    found = {c.get_label(): c[0] for c in drawn(plot.effects(against)).axes[0].containers}
+    looks = {(line.get_linestyle(), line.get_linewidth(), line.get_markerfacecolor()) for line in found.values()}
+    assert len(found) == len(looks) == 2
+    assert found["adam-ng / adam"].get_linestyle() == "-" != found["adam-ng / adam-clip"].get_linestyle()
+
+
 def test_intervals_that_there_are_not_are_left_out():
     drawn(
         plot.effects([effect(8, low=math.nan, high=math.nan), effect(20, ratio=math.nan, low=math.nan, high=math.nan)])
