@@ -16,8 +16,8 @@ STEP = "            value, grad = gradient(self.params, x, y)\n"
 PLANTS = {
     "float(loss) in the training step": ("train/loop.py", STEP, STEP + "            float(value)\n"),
     "np.asarray of a device array": ("train/loop.py", STEP, STEP + "            np.asarray(value)\n"),
-    "a boolean mask": ("nn/losses.py", "np.log(total[:, 0]) - aimed", "np.log(total[total > 0]) - aimed"),
-    "xp.sum(where=…)": ("nn/losses.py", "np.sum(p, axis=1, keepdims", "np.sum(p, axis=1, where=p > 0, keepdims"),
+    "a boolean mask": ("nn/losses.py", "np.log(total) - aimed", "np.log(total[total > 0]) - aimed"),
+    "xp.sum(where=…)": ("nn/losses.py", " total = np.sum(e, axis=1)", " total = np.sum(e, axis=1, where=e > 0)"),
     "a function that CuPy lacks": ("nn/linear.py", "np.sum(g2, axis=0)", "np.linalg.vector_norm(g2, axis=0)"),
     "a branch on a value": ("nn/linear.py", "    if b is not None:\n", "    if b is not None and b.any():\n"),
     "a host array among others": ("optim/normalize.py", "return np.ones_like(norms", "return np.ones(1) * (norms"),
