@@ -18,7 +18,7 @@ TOKENS = 350
 """Tokens that a step takes, by default: 10 rows of 35, or fewer longer ones, so that every length has as many steps."""
 
 CLIP = 0.25
-"""Threshold of clipping, block by block; it was fixed before any run. (It acts on the head nearly always.)"""
+"""Threshold of clipping, block by block; it was fixed before any run. (It acts on the head alone, and early.)"""
 
 FAMILIES = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 
