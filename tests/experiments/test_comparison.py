@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minibng.backend.threads import cores
-from minibng.experiments import MLP, compare, report, statistics
+from minibng.experiments import MLP, compare, comparison, report, statistics
 from minibng.experiments.comparison import grid
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Preset, Trend, combine
 from minibng.experiments.metrics import METRICS
@@ -44,28 +44,6 @@ def experiment(*claims: Claim, **changes) -> Experiment:
         "full_optimizers": ("bad", "good"), "claims": claims, "epochs": 1, "batch": 2,
     }  # fmt: skip
     return Experiment(**(fields | changes))
-
-
-class InProcess:
-    """The pool without processes."""
-
-    def __init__(self, train, workers, show):
-        self.train = train
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def run(self, jobs, what):
-        return [self.train(job) for job in jobs]
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch, request):
-    if "processes" not in request.keywords:
-        monkeypatch.setattr("minibng.experiments.comparison.Pool", InProcess)
 
 
 def test_grids_have_equal_numbers_and_ratios():
@@ -410,7 +388,7 @@ def test_ctrl_c_keeps_the_finished_runs(monkeypatch, tmp_path):
     def until_interrupted(self, jobs, what):
         return [self.train(job) if i < 7 else None for i, job in enumerate(jobs)]
 
-    monkeypatch.setattr(InProcess, "run", until_interrupted)
+    monkeypatch.setattr(comparison.Pool, "run", until_interrupted)
     result = compare(experiment(claim("bad", "good")))
     assert result.interrupted and result.rows == [] and len(result.runs) == 7
     report.save_records(result, tmp_path)
@@ -483,7 +461,6 @@ def test_the_head_of_the_records_says_which_gpu_it_was(monkeypatch):
     assert report.device_labels("cpu") == {"device": "cpu"}
 
 
-@pytest.mark.processes
 def test_the_strict_device_gives_the_records_of_the_host():
     """Bit for bit, those of diverging runs included: a device learns only at the end of an epoch that it diverged."""
     setting = {"dataset": "digits", "depth": 2, "activation": "relu", "schedule": "constant"}
@@ -503,7 +480,7 @@ def test_the_strict_device_gives_the_records_of_the_host():
 def test_an_error_in_a_run_reaches_the_caller():
     wrong = {**combine(MLP.axes_of(False))[0], "depth": 0.5}
     with pytest.raises(TypeError, match="multiply sequence"):
-        compare(MLP, settings=[wrong], seeds=1, epochs=1, show=False)
+        compare(MLP, settings=[wrong], seeds=1, epochs=1, workers=1, show=False)
 
 
 def test_data_that_there_are_not_are_refused_before_any_process_starts(monkeypatch):

@@ -12,26 +12,6 @@ from minibng.experiments.declaration import Job, combine
 SETTING = combine(RESNET.axes_of(False))[0] | {"size": 8, "samples": 40, "width": 2}
 
 
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    """Runs in this process, whose data are loaded already."""
-
-    class InProcess:
-        def __init__(self, train, workers, show):
-            self.train = train
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def run(self, jobs, what):
-            return [self.train(job) for job in jobs]
-
-    monkeypatch.setattr("minibng.experiments.comparison.Pool", InProcess)
-
-
 def named(params):
     return dict(zip(params.layout.names, params.__leaves__(), strict=True))
 

@@ -13,26 +13,6 @@ BATCH = 60  # tokens a step: 12 rows of 5
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Runs in this process, whose data are loaded already."""
-
-    class InProcess:
-        def __init__(self, train, workers, show):
-            self.train = train
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def run(self, jobs, what):
-            return [self.train(job) for job in jobs]
-
-    monkeypatch.setattr("minibng.experiments.comparison.Pool", InProcess)
-
-
-@pytest.fixture
 def text(tmp_path):
     """A file of a few words whose order has a rule."""
     path = tmp_path / "song.txt"
@@ -111,7 +91,7 @@ def test_the_declaration_is_sound():
         LSTM.centre("lars", SETTING)
 
 
-def test_a_comparison_from_end_to_end(here, text, capsys, tmp_path):
+def test_a_comparison_from_end_to_end(text, capsys, tmp_path):
     short = ("--hidden", "4", "--tokens", "300", "--epochs", "1", "--seeds", "1", "--layers", "1", "--length", "10,35")
     place = ("--dataset", "text", "--data-dir", text["data_dir"], "--out", str(tmp_path / "out"))
     assert cli.main(["compare", "lstm", *short, *place, "--optimizers", "adam,adam-ng"]) == 0

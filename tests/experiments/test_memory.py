@@ -83,18 +83,7 @@ def test_the_declaration_is_sound():
     assert claim.setting["length"] == max(MEMORY.axes_of(False)["length"])
 
 
-def test_a_comparison_has_losses_in_both_columns(monkeypatch):
-    class InProcess:
-        def __init__(self, train, workers, show):
-            self.run = lambda jobs, what: [train(job) for job in jobs]
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr("minibng.experiments.comparison.Pool", InProcess)
+def test_a_comparison_has_losses_in_both_columns():
     settings = [SETTING | {"length": length} for length in (4, 8)]
     result = compare(MEMORY, settings=settings, optimizers=("adam", "adam-ng"), seeds=2, epochs=1)
     table, told = report.table(result), report.verdicts(result)
