@@ -86,6 +86,7 @@ COLUMNS = {  # what a figure is about → the field of a record, and the words o
     "test_error": ("test_error", "test error (%)"),
     "train_perplexity": ("train_loss", "training perplexity"),
     "test_perplexity": ("test_loss", "test perplexity"),
+    "gap": ("train_loss", "f − f*"),
 }
 QUANTITIES = dict.fromkeys(("gradient", "update", "parameter"))
 BAD = "#E4002B"  # zero or non-finite norms: a red that viridis, the colour map of the norms, does not contain
@@ -413,6 +414,128 @@ def effects(points: Iterable[Record], words: str = "final training losses") -> F
     return figure
 
 
+def curves(
+    curves: Mapping[str, tuple[Array, Array]],
+    x: str,
+    y: str,
+    *,
+    title: str = "",
+    levels: Mapping[str, float] | None = None,
+    log: str = "",
+    note: str = "",
+) -> Figure:
+    """Draw curves by name: a measured gap and its bound, say, or what a counterexample of `minibng.verify` shows.
+
+    Later lines are thinner and broken, so that they leave equal ones before them visible.
+
+    Parameters
+    ----------
+    curves
+        Label → (x, y), sequences of one length.
+    x, y
+        What stands on the axes.
+    title
+        A sentence above the panel.
+    levels
+        Label → height of a horizontal line. One with the label of a curve has its colour; others are grey.
+    log
+        The logarithmic axes: "", "x", "y" or "xy".
+    note
+        A sentence below the panel.
+
+    Returns
+    -------
+    Figure
+        One panel, the legend beside it.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw, x and y of a curve are not of one length, or ``log`` names no axes.
+
+    Examples
+    --------
+    >>> t = np.arange(1, 100)
+    >>> figure = curves({"gap": (t, 1 / t), "bound": (t, 2 / t)}, "step", "f − f*", log="xy")
+    """
+    if not curves:
+        raise ValueError("no curves to draw: the mapping is empty")
+    choose(dict.fromkeys(("", "x", "y", "xy")), log, "choice of logarithmic axes")
+    figure = _figure(8.5, 4.2)
+    axes = figure.subplots()
+    colors = [color for color, _ in (*FAMILIES.values(), *OTHERS)]
+    looks = (("solid", 2.8), ((0, (4.0, 1.6)), 2.2), ("solid", 1.2), ((0, (1.0, 1.4)), 1.8))
+    drawn = {}
+    for k, (label, (across, up)) in enumerate(curves.items()):
+        if np.shape(across) != np.shape(up):
+            raise ValueError(f"curve {label!r}: x has shape {np.shape(across)}, y has {np.shape(up)}")
+        line, width = looks[k % len(looks)]
+        drawn[label] = colors[k % len(colors)]
+        (drawing,) = axes.plot(across, up, linestyle=line, linewidth=width, color=drawn[label], label=label, zorder=3)
+        if np.size(across) <= 60:  # few points are shown as such
+            drawing.set(marker="o", markersize=3.5)
+    for label, height in (levels or {}).items():
+        look: dict[str, Any] = {"color": drawn[label]} if label in drawn else {"color": "0.45", "label": label}
+        axes.axhline(height, linestyle=(0, (6.0, 3.0)), linewidth=1.0, zorder=2, **look)
+    axes.set(xlabel=x, ylabel=y, xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
+    _plain_ticks(axes.xaxis)
+    _plain_ticks(axes.yaxis)
+    _tidy(axes)
+    _legend(figure, axes)
+    if title:
+        figure.suptitle(title, fontsize=10.5, wrap=True)
+    if note:
+        _note(figure, note)
+    return figure
+
+
+def bounds(panels: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Figure:
+    """Draw gaps and what theorems bound them by, over steps, both on logarithmic axes: small panels, three in a row.
+
+    Parameters
+    ----------
+    panels
+        Title → label → (steps, values). What is not positive has no place on the axes and is left out; step 0 too.
+
+    Returns
+    -------
+    Figure
+        The gap is a solid line, bounds are broken ones; of several gaps each has a solid line.
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to draw.
+    """
+    if not panels:
+        raise ValueError("no gaps to draw: the mapping is empty")
+    rows = -(-len(panels) // 3)
+    figure = _figure(12.6, 0.6 + 2.9 * rows)
+    grid = list(figure.subplots(rows, min(3, len(panels)), squeeze=False).flat)
+    colors = [color for color, _ in (*FAMILIES.values(), *OTHERS)]
+    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+        several = not any(":" in label for label in curves)
+        for k, (label, (steps, values)) in enumerate(curves.items()):
+            shown = (np.asarray(steps) > 0) & (np.asarray(values) > 0)
+            look: dict[str, Any] = {"linestyle": "dashed", "linewidth": 1.5} if k else {"linewidth": 1.6}
+            look = {"linewidth": 1.3} if several and len(curves) > 1 else look
+            if shown.sum() < 20 and k:
+                look["marker"] = "v"
+            axes.plot(np.asarray(steps)[shown], np.asarray(values)[shown], color=colors[k], label=label, **look)
+        axes.set(xscale="log", yscale="log")
+        axes.set_title(title, fontsize=SMALL)
+        axes.legend(frameon=False, fontsize=SMALL - 1.5, loc="best")
+        _tidy(axes)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes in grid[: len(panels)][-3:]:
+        axes.set_xlabel("step")
+    for axes in grid[: len(panels) : 3]:
+        axes.set_ylabel("f − f*")
+    _note(figure, "Seed 0. Broken: what the theorem allows at that step; a triangle: at the end of a stage.")
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as a PNG of 150 dots per inch, whole or not at all.
 
@@ -696,7 +819,7 @@ def _tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(row: SubFigure, axes: Axes) -> None:
+def _legend(row: Figure | SubFigure, axes: Axes) -> None:
     """Put the legend of the axes to the right of the row, where it covers no curve."""
     row.legend(
         *axes.get_legend_handles_labels(),

@@ -31,7 +31,7 @@ BELOW = {
 """Part → the parts that it may import, besides itself and the leaves. The command line may import everything."""
 
 FRONT = {"__init__", "__main__", "cli"}
-CORE_BUDGET, FUNCTION_BUDGET, PACKAGE_BUDGET = 250, 60, 13_600
+CORE_BUDGET, FUNCTION_BUDGET, PACKAGE_BUDGET = 250, 60, 17_200
 """In lines of code: blank lines, comments and docstrings are free."""
 
 

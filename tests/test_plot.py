@@ -478,3 +478,62 @@ def test_details_are_named_where_they_differ_alone():
     two = plot.training_curves(run("adam", 0.1, 0, [1.0, 0.1], **narrow) + run("adam", 0.1, 0, [1.0, 0.2], **wide))
     told = "digits, depth 8, tanh, constant schedule, width "
     assert [row.get_suptitle() for row in two.subfigs] == [told + "4", told + "8"]
+
+
+# curves by name
+
+
+def test_curves_are_drawn_by_name_with_their_levels():
+    t = np.arange(1, 100)
+    figure = drawn(
+        plot.curves(
+            {"gap": (t, 1 / t), "bound": (t, 2 / t), "few": (t[:5], 3 / t[:5])},
+            "step",
+            "f − f*",
+            title="A sentence that is longer than the figure is wide, " * 3,
+            levels={"gap": 0.01, "theory": 0.5},
+            log="xy",
+            note="What to look at.",
+        )
+    )
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale(), axes.get_yscale()) == (
+        *("step", "f − f*", "log", "log"),
+    )
+    by_name = lines(axes)
+    assert set(by_name) == {"gap", "bound", "few", "theory"}
+    np.testing.assert_array_equal(by_name["bound"].get_ydata(), 2 / t)
+    assert by_name["theory"].get_ydata() == [0.5, 0.5] and by_name["few"].get_marker() == "o"
+    (own,) = [line for line in axes.lines if line.get_label().startswith("_")]
+    assert list(own.get_ydata()) == [0.01, 0.01] and own.get_color() == by_name["gap"].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gap", "bound", "few", "theory"]
+    assert figure.get_supxlabel() == "What to look at."
+    plain = plot.curves({"gap": (t, -t)}, "step", "loss").axes[0]
+    assert (plain.get_xscale(), plain.get_yscale()) == ("linear", "linear")
+
+
+def test_equal_curves_stay_visible():
+    (axes,) = plot.curves({name: ([0, 1], [1, 1]) for name in ("first", "second", "third", "fourth")}, "x", "y").axes
+    assert len({(line.get_linestyle(), line.get_linewidth()) for line in axes.lines}) == 4
+    assert len({line.get_color() for line in axes.lines}) == 4
+
+
+def test_curves_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ValueError, match="no curves to draw"):
+        plot.curves({}, "x", "y")
+    with pytest.raises(ValueError, match=r"curve 'gap': x has shape \(2,\), y has \(3,\)"):
+        plot.curves({"gap": ([0, 1], [0, 1, 2])}, "x", "y")
+    with pytest.raises(ValueError, match="unknown choice of logarithmic axes 'yx'; did you mean"):
+        plot.curves({"gap": ([0, 1], [0, 1])}, "x", "y", log="yx")
+
+
+def test_every_counterexample_has_a_picture():
+    from minibng.verify.counterexamples import COUNTEREXAMPLES
+
+    quick = {"steps": 30, "replicas": 5, "at": 5}
+    for function in COUNTEREXAMPLES.values():
+        known = function.__code__.co_varnames[: function.__code__.co_argcount]
+        finding = function(**{name: value for name, value in quick.items() if name in known})
+        (axes,) = plot.curves(**finding.picture).axes
+        assert set(lines(axes)) == {label.split(",")[0] for label in {**finding.curves, **finding.levels}}
+        assert axes.get_xlabel() == finding.x and axes.get_ylabel() == finding.y

@@ -1,4 +1,4 @@
-"""The command line: minibng compare, run, list, data, doctor. Each command is a module with ``add(commands)``."""
+"""The command line: minibng compare, run, list, data, verify, doctor. A command is a module with ``add(commands)``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minibng
-from minibng.cli import data, doctor, experiments, listing
+from minibng.cli import data, doctor, experiments, listing, verify
 from minibng.cli.arguments import Parser
 
 EXAMPLES = """examples:
@@ -23,10 +23,12 @@ EXAMPLES = """examples:
   minibng run mlp --device cuda                        the same on a GPU; auto: on a GPU if one works
   minibng list                                         what there is to name
   minibng data fetch cifar10                           download a data set
+  minibng verify adam-ng                               the laws of block normalization, tried
+  minibng verify myfile.py:step                        the same on a function of your own
   minibng doctor                                       what is installed, and what works
 """
 
-COMMANDS = (experiments, listing, data, doctor)
+COMMANDS = (experiments, listing, data, verify, doctor)
 """Modules that add the parser of their commands, with the function that runs it as its default ``act``."""
 
 

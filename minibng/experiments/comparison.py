@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minibng.backend import get_backend
+from minibng.experiments.certified import Certified
 from minibng.experiments.declaration import RATIO, Claim, Experiment, Job, Setting, Trend, combine, key_of
 from minibng.experiments.metrics import METRICS, Metric
 from minibng.experiments.pool import Pool, workers_for
@@ -105,6 +106,10 @@ class Comparison:
     declared: bool = True
     """Whether epochs are those of the declaration, and seeds not more: only then claims are judged."""
     device: str = "cpu"
+    certified: list[Certified] = field(default_factory=list)
+    """What the certificates say of the reported runs, in their order, where the experiment has any."""
+    theory: list[Certified] = field(default_factory=list)
+    """What they say of runs at the rates that theorems prescribe."""
     interrupted: bool = False
     """Whether Ctrl-C ended it; then it holds the finished runs and nothing else."""
 
@@ -184,6 +189,17 @@ class _Rounds:
         for k, (s, lr) in enumerate(todo):
             s.runs[lr] = runs[first + k * len(seeds) : first + (k + 1) * len(seeds)]
 
+    def certify(self, settings: Sequence[Setting]) -> None:
+        """Ask the certificates about the reported runs, and about those at the rates that theorems prescribe."""
+        e, result = self.result.experiment, self.result
+        if e.certify is not None:
+            found = self.pool.map(e.certify, [run.job for run in result.reported], "certificates")
+            if None in found:
+                raise KeyboardInterrupt
+            result.certified = [one for one in found if one is not None]
+        if e.theory is not None:
+            result.theory = list(e.theory(settings, self.epochs))
+
 
 def compare(
     experiment: Experiment,
@@ -241,11 +257,12 @@ def compare(
             if full:
                 fresh = [(s, lr) for s, best in chosen for lr in dict.fromkeys(best)]
                 rounds.execute(fresh, range(count, 2 * count), "fresh")
+            result.reported = [run for s, best in chosen for run in s.runs[best[0]]]
+            rounds.certify(settings)
         except KeyboardInterrupt:
             result.interrupted = True
             return result
     for s, best in chosen:
-        result.reported += s.runs[best[0]]
         result.validated += s.runs[best[-1]]
         result.rows.append(_row(experiment, s, best[0], best[-1]))
     if result.declared:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minibng.experiments.metrics import METRICS, Metric
 from minibng.experiments.options import Axis
 from minibng.names import choose
 from minibng.train import History
+
+if TYPE_CHECKING:
+    from minibng.experiments.certified import Certified
 
 RATIO = 10**0.5
 """Ratio of neighbouring learning rates, the same for every optimizer."""
@@ -135,6 +138,11 @@ class Experiment:
         ``prepare(setting)`` is called in the parent before any run, to download data or to refuse a setting.
     figures
         Which of `report.FIGURES` are drawn.
+    certify
+        ``certify(job)`` runs a job again and tells what the certificates of the convex case say of it; a module-level
+        function. It is asked of the runs that are reported, in the processes that train.
+    theory
+        ``theory(settings, epochs)`` → the same of runs at the rates that theorems prescribe.
     """
 
     name: str
@@ -160,6 +168,8 @@ class Experiment:
     columns: tuple[str, str] = ("train_loss", "test_error")
     clip: float = 1.0
     baselines: Callable[[Setting], Mapping[str, tuple[float | None, float | None]]] | None = None
+    certify: Callable[[Job], Certified] | None = None
+    theory: Callable[[Sequence[Setting], int], Sequence[Certified]] | None = None
 
     def __post_init__(self) -> None:
         for claim in self.claims:

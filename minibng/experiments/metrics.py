@@ -96,6 +96,7 @@ class Metric(NamedTuple):
 METRICS = {
     "train_loss": Metric("train_loss", "train_loss", "logarithm", "final training loss", "final training losses"),
     "test_error": Metric("test_error", "val_error", "percent", "test error", "test errors"),
+    "gap": Metric("train_loss", "train_loss", "logarithm", "gap f − f*", "gaps f − f*"),
     "test_loss": Metric("test_loss", "val_loss", "logarithm", "test loss", "test losses"),
     "train_perplexity": Metric("train_loss", "train_loss", "nats", "training perplexity", "training perplexities"),
     "test_perplexity": Metric("test_loss", "val_loss", "nats", "test perplexity", "test perplexities"),

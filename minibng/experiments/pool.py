@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from minibng import optim
 from minibng.backend.threads import cores
@@ -18,6 +18,7 @@ from minibng.experiments.declaration import Job
 from minibng.train import History
 from minibng.train.progress import progress
 
+T = TypeVar("T")
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -79,8 +80,12 @@ class Pool:
 
         The first error of a run stops the rest and is raised.
         """
-        futures = {self._executor.submit(self.train, job): i for i, job in enumerate(jobs)}
-        results: list[History | None] = [None] * len(jobs)
+        return self.map(self.train, jobs, what)
+
+    def map(self, task: Callable[[Job], T], jobs: Sequence[Job], what: str) -> list[T | None]:
+        """Return what a module-level function makes of the jobs, in their order; the rest as `run`."""
+        futures = {self._executor.submit(task, job): i for i, job in enumerate(jobs)}
+        results: list[T | None] = [None] * len(jobs)
         bar = progress(as_completed(futures), what=what, total=len(jobs), show=self.show)
         try:
             for future in bar:

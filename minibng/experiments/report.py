@@ -12,6 +12,7 @@ import numpy as np
 
 from minibng import plot
 from minibng.backend import get_backend, gpu_name
+from minibng.experiments import certified
 from minibng.experiments.comparison import Comparison, Effect, Row, Run, Verdict
 from minibng.experiments.declaration import PLACE, Experiment, Setting, key_of
 from minibng.experiments.metrics import METRICS
@@ -31,7 +32,7 @@ def norm_records(run: Run) -> list[dict[str, Any]]:
 
 def _labels(run: Run) -> dict[str, Any]:
     job = run.job
-    fixed = {"batch": job.batch, "seed": job.seed, "stage": run.stage}
+    fixed = {"batch": job.batch or None, "seed": job.seed, "stage": run.stage}
     return {"run": run.number, "optimizer": job.optimizer, "lr": job.lr, **job.setting, **fixed}
 
 
@@ -56,7 +57,11 @@ def save_records(comparison: Comparison, out: Path, **asked: Any) -> list[Path]:
     head = records.header(experiment=e.name, **asked, **state)
     records.write(out / "records.jsonl", [head, *(r for run in comparison.runs for r in run_records(run))])
     records.write(out / "norms.jsonl", [head, *(r for run in comparison.reported for r in norm_records(run))])
-    return [out / "records.jsonl", out / "norms.jsonl"]
+    if not comparison.certified:
+        return [out / "records.jsonl", out / "norms.jsonl"]
+    said = [r for one in (*comparison.certified, *comparison.theory) for r in one.records()]
+    records.write(out / "certificates.jsonl", [head, *said])
+    return [out / "records.jsonl", out / "norms.jsonl", out / "certificates.jsonl"]
 
 
 def device_labels(device: str) -> dict[str, str]:
@@ -85,9 +90,19 @@ def save_figures(comparison: Comparison, out: Path) -> list[Path]:
         "rates": lambda: plot.rate_sensitivity(records.plain(searched), column=e.columns[0]),
         **_norm_figures(norms),
         "effect": lambda: plot.effects([_point(effect) for effect in comparison.effects], e.training.words),
+        "certificates": lambda: plot.bounds(certified.panels(comparison.certified, _short(settings))),
+        "theory": lambda: plot.bounds(certified.panels(comparison.theory, _short(settings))),
     }
-    names = [name for name in e.figures if name != "effect" or _spans(comparison.effects)]
+    left_out = {"effect": not _spans(comparison.effects), "theory": not comparison.theory}
+    names = [name for name in e.figures if not left_out.get(name)]
     return [plot.save(drawn[name](), out / f"{name}.png") for name in names]
+
+
+def _short(settings: Sequence[Setting]) -> certified.Words:
+    """Return a function that tells a setting by what varies, for the title of a panel."""
+    known = {key: {setting[key] for setting in settings} for key in settings[0]}
+    varying = {key: values for key, values in known.items() if len(values) > 1}
+    return lambda setting: ", ".join(str(setting[k]) for k, values in varying.items() if setting[k] in values)
 
 
 def _norm_figures(norms: Sequence[dict[str, Any]]) -> dict[str, Callable[[], Any]]:
@@ -294,7 +309,25 @@ def verdicts(comparison: Comparison) -> str:
                 f"{claim.number}  not tested: its primary comparison is {claim.treatment} against "
                 f"{claim.baseline} ({budget}, up to {e.seeds} seeds){why}"
             )
-    lines.append("Everything else in the table is exploratory.")
+    lines.append(f"Everything {'else ' * bool(e.claims)}in the table is exploratory.")
     if trends := effects(comparison):
         lines.append("\n" + trends)
+    if comparison.certified:
+        lines.append("\n" + certificates(comparison))
     return "\n".join(lines)
+
+
+def certificates(comparison: Comparison) -> str:
+    """Return what the certificates of the convex case say of the reported runs, and of those at theory's rates."""
+    found = [*comparison.certified, *comparison.theory]
+    wrong, asked = certified.violations(found), sum(s.applies for one in found for s in one.said)
+    verdict = f"{len(wrong)} of {asked} are violated" if wrong else f"all {asked} that apply hold"
+    text = f"Certificates of the convex case, run by run, each hypothesis checked: {verdict}. gap/bound: at the last "
+    text += "step, geometric mean over seeds. slope: of log(least gap) against log(step), observed, mean over seeds."
+    parts = [textwrap.fill(text, 110)]
+    for title, groups in certified.grouped(
+        found, lambda s: _words(_plain(s, "schedule", *_details(comparison)))
+    ).items():
+        rows = [["run", "schedule", "slope", "certificates that hold"], *map(certified.line, groups)]
+        parts.append("\n".join([title, *_columns(rows)]))
+    return "\n\n".join([*parts, *wrong])

@@ -12,6 +12,9 @@ from minibng.backend import HostArray
 SHOWN = 8
 """Entries of an array that a counterexample spells out."""
 
+WIDE = 100
+"""Characters of a line that tells before and after; longer ones become two."""
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -90,6 +93,27 @@ class Walk:
             yield from gradient.lines(f"g_{t}")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A batch in parts: the mean gradient of each, and of how many samples it is the mean."""
+
+    parts: tuple[Gradient, ...]
+    weights: tuple[int, ...]
+
+    def mean(self) -> Gradient:
+        """Return Σ n_k g_k / Σ n_k, the gradient of the whole batch, in extended precision and then rounded."""
+        vectors = zip(*(g.vectors() for g in self.parts), strict=True)
+        total = np.longdouble(sum(self.weights))
+        sums = (sum(n * g.astype(np.longdouble) for n, g in zip(self.weights, v, strict=True)) for v in vectors)
+        return self.parts[0].with_vectors([np.asarray(v / total) for v in sums])
+
+    def lines(self) -> Iterator[str]:
+        """Tell the parts in words, one line a block and part."""
+        for k, (gradient, n) in enumerate(zip(self.parts, self.weights, strict=True), 1):
+            for line in gradient.lines(f"g_{k}"):
+                yield f"part {k}, of {n} sample{'s' * (n > 1)}, {line}"
+
+
 def join(tensors: Sequence[HostArray], blocks: Sequence[Sequence[int]]) -> list[HostArray]:
     """Return one vector a block, copied."""
     return [np.concatenate([tensors[i].reshape(-1) for i in block]) for block in blocks]
@@ -107,30 +131,60 @@ def told(a: HostArray) -> str:
     >>> told(np.array([1, 0.1], dtype=np.float32)), told(np.zeros(0))
     ('[1.0, 0.1] (float32, 2 entries)', '[] (float64, no entries)')
     """
-    entries = [str(v) for v in a.reshape(-1)[:SHOWN]]
     count = {0: "no entries", 1: "1 entry"}.get(a.size, f"{a.size:,} entries")
     rest = ""
     if a.size > SHOWN:
         size = np.abs(a[a != 0])
-        entries.append("…")
         rest = f", {size.size:,} of them not zero" + (f", |·| from {size.min()} to {size.max()}" if size.size else "")
-    return f"[{', '.join(entries)}] ({a.dtype}, {count}{rest})"
+    return f"{_entries(a)} ({a.dtype}, {count}{rest})"
 
 
-def at_most(measured: float | np.floating, bound: float, what: str, **arrays: HostArray) -> None:
+def _entries(a: HostArray) -> str:
+    shown = [str(v) for v in a.reshape(-1)[:SHOWN]]
+    return f"[{', '.join([*shown, '…'] if a.size > SHOWN else shown)}]"
+
+
+def arrow(name: str, before: HostArray, result: str, after: HostArray) -> str:
+    """Tell what became of an array, before and after; what was read in extended precision is told in the dtype.
+
+    Examples
+    --------
+    >>> arrow("g", np.array([3.0, 4.0]), "u", np.array([0.6, 0.8]))
+    'g = [3.0, 4.0] → u = [0.6, 0.8] (float64, 2 entries)'
+    """
+    with np.errstate(all="ignore"):
+        after = after.astype(before.dtype)
+    first, then = f"{name} = {_entries(before)}", f"→ {result} = {told(after)}"
+    return f"{first} {then}" if len(first) + len(then) < WIDE else f"{first}\n    {then}"
+
+
+def violation(what: str, *lines: str, **arrays: HostArray) -> Violation:
+    """Return a `Violation` that tells what is wrong, further lines, and arrays by name."""
+    return Violation("\n    ".join([what, *lines, *(f"{name} = {told(a)}" for name, a in arrays.items())]))
+
+
+def at_most(measured: float | np.floating, bound: float, what: str, *lines: str, **arrays: HostArray) -> None:
     """Raise a `Violation` unless measured ≤ bound; NaN is not."""
     if not measured <= bound:
-        raise Violation(_message(f"{what} is {float(measured):.6g}, allowed {bound:.6g}", arrays))
+        raise violation("{} is {}, allowed {}".format(what, *_apart(measured, bound)), *lines, **arrays)
 
 
-def identical(a: HostArray, b: HostArray, what: str, **arrays: HostArray) -> None:
+def at_least(measured: float | np.floating, bound: float, what: str, *lines: str, **arrays: HostArray) -> None:
+    """Raise a `Violation` unless measured ≥ bound; NaN is not."""
+    if not measured >= bound:
+        raise violation("{} is {}, at least {} is asked for".format(what, *_apart(measured, bound)), *lines, **arrays)
+
+
+def _apart(measured: float | np.floating, bound: float | np.floating) -> tuple[str, str]:
+    """Tell two numbers to six digits, or as many as tell them apart."""
+    pairs = [(f"{float(measured):.{digits}g}", f"{float(bound):.{digits}g}") for digits in (6, 9, 12, 17)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+
+
+def identical(a: HostArray, b: HostArray, what: str, *lines: str, **arrays: HostArray) -> None:
     """Raise a `Violation` unless a and b agree bit for bit (but for the sign of a zero); NaN agrees with nothing."""
     differ = np.flatnonzero(~(a == b))
     if differ.size:
         j = differ[0]
         first = f"{what}, bit for bit: entry {j} is {a[j]!s} here and {b[j]!s} there"
-        raise Violation(_message(first, {**arrays, "here": a, "there": b}))
-
-
-def _message(first: str, arrays: dict[str, HostArray]) -> str:
-    return "\n    ".join([first, *(f"{name} = {told(a)}" for name, a in arrays.items())])
+        raise violation(first, *lines, **arrays)

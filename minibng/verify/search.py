@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from minibng.backend import HostArray
 from minibng.extras import require
 from minibng.verify import strategies
-from minibng.verify.example import Gradient, Walk
+from minibng.verify.example import Batch, Gradient, Walk
 from minibng.verify.laws import Law
 from minibng.verify.strategies import Example
 from minibng.verify.target import Target
 
-SHRINKS = 200
+SHRINKS = 60
 """Examples that are tried, after the first that breaks a law, to find a simpler one: a bound on the time it takes."""
+
+HEAVY = 1000
+"""Entries that count as one more example there; a bound in seconds would find another counterexample every time."""
+
+BITS = (0, 1, 2, 4, 8)
+"""Bits behind the leading one that the entries of a counterexample are cut to, if it remains one."""
+
+FEW = (1, 2, 3, 4, 6)
+"""Entries that the tensors of a counterexample are cut to."""
+
+Before: TypeAlias = Callable[[Law, Example], None]
+
+HERE = os.path.dirname(os.path.dirname(__file__))
 
 
 @dataclass(frozen=True)
@@ -32,22 +54,63 @@ class Counterexample:
     error: Exception
 
     def __str__(self) -> str:
-        return "\n  ".join([self.law.statement, *self._lines()])
+        first = f"law {self.law.name} ({self.law.number}, {self.law.source}): {self.law.formula}"
+        return "\n  ".join(
+            [self.law.statement, first, f"broken by {self.target}{self._what()}", *_told(self.law, self.example)]
+        )
 
-    def _lines(self) -> Iterator[str]:
-        yield f"law {self.law.name} ({self.law.number}, {self.law.source}): {self.law.formula}"
-        kind = "" if isinstance(self.error, AssertionError) else f" raised {type(self.error).__name__}"
-        yield f"broken by {self.target}{kind}: {self.error}"
-        yield "on this example:"
-        for name, part in zip(self.law.arguments(), self.example, strict=True):
-            if isinstance(part, (Gradient, Walk)):
-                yield from (f"  {'' if name in ('gradient', 'walk') else name + ', '}{line}" for line in part.lines())
-            else:
-                yield f"  {name} = {part}"
+    def told(self) -> str:
+        """Tell what was measured and on which example, without the law."""
+        return "\n".join([self._what().removeprefix(": ").removeprefix(" "), *_told(self.law, self.example)])
+
+    def _what(self) -> str:
+        if isinstance(self.error, AssertionError):
+            return f": {self.error}"
+        return f" raised {type(self.error).__name__}: {self.error}{_place(self.error)}"
+
+
+def told_example(law: Law, example: Example) -> str:
+    """Tell an example of a law, one line a part and block."""
+    return "\n".join(_told(law, example))
+
+
+def _told(law: Law, example: Example) -> Iterator[str]:
+    yield "on this example:"
+    for name, part in zip(law.arguments(), example, strict=True):
+        if isinstance(part, (Gradient, Walk, Batch)):
+            yield from (
+                f"  {'' if name in ('gradient', 'walk', 'batch') else name + ', '}{line}" for line in part.lines()
+            )
+        else:
+            yield f"  {name} = {part}"
+
+
+def _place(error: Exception) -> str:
+    """Tell the last line of the subject's own code that an error came through."""
+    outside = [f for f in traceback.extract_tb(error.__traceback__) if not _known(f.filename)]
+    return f" ({os.path.basename(outside[-1].filename)}, line {outside[-1].lineno})" if outside else ""
+
+
+def _known(file: str) -> bool:
+    return file.startswith((HERE, "<")) or "site-packages" in file or f"{os.sep}lib{os.sep}python" in file
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How trying a law came out: ``examples`` that were tried, until it was broken or ``error`` ended it."""
+
+    counterexample: Counterexample | None
+    examples: int
+    error: str = ""
+    note: str = ""
 
 
 class _Broken(Exception):
     """What Hypothesis sees of any counterexample: one exception, raised at one place."""
+
+
+class _Ended(BaseException):
+    """Ends a search from inside; Hypothesis lets it pass."""
 
 
 def search(
@@ -78,26 +141,37 @@ def search(
     MissingExtraError
         Where Hypothesis is not installed.
     TypeError
-        For a law about steps and a bare normalizer.
+        For a law that cannot be posed to the target.
     """
-    if law.steps and target.make is None:
-        raise TypeError(f"law {law.name!r} is about steps; {target.name} is a normalizer, which takes none")
+    return attempt(law, target, examples, seed, shrink=shrink).counterexample
+
+
+def attempt(
+    law: Law,
+    target: Target,
+    examples: int = 100,
+    seed: int = 0,
+    *,
+    shrink: bool = True,
+    timeout: float | None = None,
+    before: Before | None = None,
+) -> Trial:
+    """Look for an example that breaks a law, as `search`; tell how it came out.
+
+    Parameters
+    ----------
+    law, target, examples, seed, shrink
+        As of `search`.
+    timeout
+        Seconds after which no further example is tried, and after which one that has not come to an end is
+        interrupted: in the main thread of a Unix process. Elsewhere only the first is done.
+    before
+        Called with each example before it is tried.
+    """
+    if why := law.posed(target):
+        raise TypeError(f"law {law.name!r} cannot be posed to {target.name}: {why}")
     hypothesis = require("hypothesis", "verify", f"law {law.name!r}")
-    found: dict[bytes, Counterexample] = {}
-    last: list[Counterexample] = []
-    tried = 0
-
-    def attempt(example: Example) -> None:
-        nonlocal tried
-        key = pickle.dumps(example) if found else b""
-        if found and key not in found:
-            tried += 1
-        if key not in found and tried <= SHRINKS and (error := _error(law, target, example)):
-            found[key or pickle.dumps(example)] = Counterexample(law, target.name, example, error)
-        if broken := found.get(key or pickle.dumps(example)):
-            last[:] = [broken]
-            raise _Broken
-
+    hunt = _Hunt(law, target, timeout, before)
     settings = hypothesis.settings(
         max_examples=examples,
         derandomize=True,
@@ -110,22 +184,186 @@ def search(
         verbosity=hypothesis.Verbosity.quiet,
         backend="hypothesis",
     )
+
+    def one(example: Example) -> None:  # a function, as Hypothesis wants one
+        hunt.look(example)
+
     given = hypothesis.given(strategies.strategy(law.examples, target))
-    try:
-        hypothesis.seed(seed)(settings(given(attempt)))()
-    except _Broken:
-        return last[0]
-    return None
+    with contextlib.suppress(_Broken, _Ended):
+        hypothesis.seed(seed)(settings(given(one)))()
+    return hunt.trial(shrink=shrink)
 
 
-def _error(law: Law, target: Target, example: Example) -> Exception | None:
-    """Return what a law's check raises on an example."""
+@dataclass
+class _Hunt:
+    """One search: what was tried, what was found, and how much time there is."""
+
+    law: Law
+    target: Target
+    timeout: float | None
+    before: Before | None = None
+    seen: int = 0
+    tried: int = 0
+    found: dict[bytes, Counterexample] = field(default_factory=dict)
+    last: Counterexample | None = None
+    error: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self.start = time.monotonic()
+
+    def look(self, example: Example) -> None:
+        """Try an example; raise `_Broken` where it breaks the law, always the same where it did once."""
+        if self.timeout is not None and time.monotonic() - self.start > self.timeout and self.seen:
+            self.note = f"stopped after {self.timeout:g} s"
+            raise _Ended
+        key = pickle.dumps(example) if self.found else b""
+        if self.found and key not in self.found:
+            self.tried += 1 + sum(map(_entries, example)) // HEAVY
+        if self.tried > SHRINKS:
+            raise _Ended  # Hypothesis would go on for long
+        if key not in self.found:
+            self.seen += not self.found
+            if error := self._error(example):
+                self.found[key or pickle.dumps(example)] = self._counterexample(example, error)
+        if broken := self.found.get(key or pickle.dumps(example)):
+            self.last = broken
+            raise _Broken
+
+    def _counterexample(self, example: Example, error: Exception) -> Counterexample:
+        return Counterexample(self.law, self.target.name, example, error)
+
+    def _error(self, example: Example) -> Exception | None:
+        """Return what the law's check raises on an example; end the search where there is no coming back from it."""
+        if self.before:
+            self.before(self.law, example)
+        try:
+            with np.errstate(all="ignore"), _alarm(self.timeout):
+                self.law.check(self.target, *example)
+        except Exception as error:
+            return error
+        except _NoAnswer:
+            self.error = f"no answer within {self.timeout:g} s"
+        except SystemExit as error:
+            self.error = f"it called sys.exit({error.code!r})"
+        else:
+            return None
+        if not self.last:  # while shrinking, what is known already counts
+            self.error += f" {told_example(self.law, example)}"
+        raise _Ended
+
+    def trial(self, *, shrink: bool) -> Trial:
+        """Return how it came out, the counterexample without what it does not need."""
+        if self.last is None:
+            return Trial(None, self.seen, self.error, self.note)
+        late = self.timeout is not None and time.monotonic() - self.start > self.timeout
+        simplest = self.last
+        with contextlib.suppress(_Ended):
+            for simpler in () if late or self.error or not shrink else (_fewer_blocks, _fewer_entries, _fewer_bits):
+                for example in simpler(simplest.example):
+                    error = self._error(example)
+                    if error and type(error) is type(simplest.error):
+                        simplest = self._counterexample(example, error)
+                        break
+        return Trial(simplest, self.seen)
+
+
+def _fewer_blocks(example: Example) -> Iterator[Example]:
+    """Yield examples with one block only, then with one block less."""
+    first = next((part.parts[0] if isinstance(part, Batch) else part for part in example), None)
+    count = len(first.blocks) if isinstance(first, (Gradient, Walk)) else 0
+    kept = [(i,) for i in range(count)] + [tuple(j for j in range(count) if j != i) for i in range(count)]
+    for blocks in dict.fromkeys(kept):
+        if 0 < len(blocks) < count:
+            yield tuple(_only(part, blocks, count) for part in example)
+
+
+def _only(part: Any, kept: Sequence[int], count: int) -> Any:
+    """Return a part of an example with these blocks only: of a tuple of one item a block, these items."""
+    if isinstance(part, Walk):
+        start = _only(Gradient(part.start, part.blocks), kept, count).tensors
+        return Walk(start, tuple(_only(g, kept, count) for g in part.gradients))
+    if isinstance(part, Batch):
+        return Batch(tuple(_only(g, kept, count) for g in part.parts), part.weights)
+    if isinstance(part, Gradient):
+        tensors = sorted(i for b in kept for i in part.blocks[b])
+        place = {i: k for k, i in enumerate(tensors)}
+        blocks = tuple(tuple(place[i] for i in part.blocks[b]) for b in kept)
+        return Gradient(tuple(part.tensors[i] for i in tensors), blocks)
+    if isinstance(part, tuple) and part and all(isinstance(p, tuple) for p in part):
+        return tuple(_only(p, kept, count) for p in part)
+    return tuple(part[b] for b in kept) if isinstance(part, tuple) and len(part) == count else part
+
+
+def _fewer_entries(example: Example) -> Iterator[Example]:
+    """Yield examples with the first, or the last, few entries of each tensor."""
+    for most in FEW:
+        for cut in (slice(None, most), slice(-most, None)):
+            yield tuple(_mapped(part, functools.partial(_few, cut=cut)) for part in example)
+
+
+def _fewer_bits(example: Example) -> Iterator[Example]:
+    """Yield examples with entries of fewer digits."""
+    for bits in BITS:
+        yield tuple(_mapped(part, functools.partial(_cut, bits=bits)) for part in example)
+
+
+def _mapped(part: Any, change: Callable[[HostArray], HostArray]) -> Any:
+    """Return a part of an example with each of its tensors changed."""
+    if isinstance(part, Walk):
+        return Walk(tuple(map(change, part.start)), tuple(_mapped(g, change) for g in part.gradients))
+    if isinstance(part, Batch):
+        return Batch(tuple(_mapped(g, change) for g in part.parts), part.weights)
+    return Gradient(tuple(map(change, part.tensors)), part.blocks) if isinstance(part, Gradient) else part
+
+
+def _entries(part: Any) -> int:
+    """Return how many entries a part of an example has."""
+    parts = part.gradients if isinstance(part, Walk) else part.parts if isinstance(part, Batch) else (part,)
+    return sum(t.size for g in parts if isinstance(g, Gradient) for t in g.tensors)
+
+
+def _few(a: HostArray, cut: slice) -> HostArray:
+    return a.reshape(-1)[cut]
+
+
+def _cut(a: HostArray, bits: int) -> HostArray:
+    """Return the array with entries cut, towards 0, to so many bits behind the leading one."""
+    mantissa, exponent = np.frexp(a.astype(np.longdouble))
+    cut = np.ldexp(np.trunc(np.ldexp(mantissa, bits + 1)), exponent - bits - 1)
+    return np.asarray(cut, a.dtype).reshape(a.shape)
+
+
+class _NoAnswer(BaseException):
+    """Raised in the midst of a subject that does not come to an end; no ``except Exception`` catches it."""
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    """Raise `_NoAnswer` inside after so many seconds, and again each second, where a signal can."""
+    if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: Any) -> None:
+        raise _NoAnswer
+
+    before: Any = signal.signal(signal.SIGALRM, ring)
     try:
-        with np.errstate(all="ignore"):
-            law.check(target, *example)
-    except Exception as error:
-        return error
-    return None
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def answered(act: Callable[[], Any], timeout: float | None) -> Any:
+    """Return what a function returns; TimeoutError where it takes longer and can be interrupted."""
+    try:
+        with _alarm(timeout):
+            return act()
+    except _NoAnswer:
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
 
 
 def run(law: Law, target: Target, examples: int = 100, seed: int = 0) -> None:

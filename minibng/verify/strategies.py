@@ -17,7 +17,7 @@ import numpy as np
 
 from minibng.backend import HostArray
 from minibng.extras import require
-from minibng.verify.example import Gradient, Walk
+from minibng.verify.example import Batch, Gradient, Walk
 from minibng.verify.target import Target
 
 T = TypeVar("T")
@@ -55,9 +55,13 @@ class Dice:
             return near + (k + 1) // 2 * (1 if k % 2 else -1)
         return near + k - down if up > down else near - k + up
 
-    def generator(self) -> np.random.Generator:
-        """Return a generator for entries that need not shrink one by one."""
-        return np.random.default_rng(self.number(1000))
+    def entries(self, shape: tuple[int, ...], draws: int = 1) -> list[HostArray]:
+        """Return arrays of entries in ±[1, 2) that are chosen all at once; shrinks towards ones, then few digits."""
+        k = self.number(1000)
+        rng = np.random.default_rng(k)
+        steps = 1 << (0 if k == 0 else 2 if k < 20 else 52)
+        one = [1.0] if k < 2 else [1.0, -1.0]
+        return [rng.choice(one, shape) * (1 + rng.integers(0, steps, shape) / steps) for _ in range(draws)]
 
 
 @cache
@@ -97,15 +101,19 @@ def whole(dtype: Any) -> Span:
     return Span(low, high, high - low)
 
 
+def _half(dtype: Any) -> bool:
+    return bool(np.dtype(dtype).itemsize == 2)
+
+
 def middle(dtype: Any) -> Span:
-    """So far inside that no entry of 2^±``room(dtype)``·g is subnormal or overflows (float32, float64)."""
-    high = int(np.finfo(dtype).maxexp) // 2 - 4
-    return Span(-high, high, 12)
+    """So far inside that no entry of 2^±``room(dtype)``·g is subnormal or overflows."""
+    high = 2 if _half(dtype) else int(np.finfo(dtype).maxexp) // 2 - 4
+    return Span(-high, high, 2 if _half(dtype) else 12)
 
 
 def room(dtype: Any) -> int:
     """Largest power of two that a gradient of `middle` size may be multiplied or divided by."""
-    return int(np.finfo(dtype).maxexp) // 2 - 24
+    return 9 if _half(dtype) else int(np.finfo(dtype).maxexp) // 2 - 24
 
 
 def _scale(dice: Dice, span: Span) -> int:
@@ -126,9 +134,8 @@ def _value(dice: Dice, dtype: np.dtype[Any], exponent: int) -> float:
 
 
 def vector(dice: Dice, dtype: np.dtype[Any], d: int, span: Span) -> HostArray:
-    """Return the entries of one tensor (d,): spelled out, constant, one alone, spread at random, or zero."""
-    kinds = ("spelled", "spelled", "spelled", "constant", "alone", "spread", "zero")
-    kind = dice.pick(kinds if d <= 6 else kinds[3:])
+    """Return the entries of one tensor (d,): constant, spelled out, one alone, spread at random, or zero."""
+    kind = dice.pick(("constant", *(["spelled"] * 3 if d <= 6 else []), "alone", "spread", "zero"))
     out = np.zeros(d)
     if kind == "zero" or d == 0:
         return out.astype(dtype)
@@ -142,10 +149,15 @@ def vector(dice: Dice, dtype: np.dtype[Any], d: int, span: Span) -> HostArray:
     elif kind == "alone":
         out[dice.number(d)] = _value(dice, dtype, scale)
     else:
-        rng = dice.generator()
-        mantissas = rng.integers(0, 1 << int(np.finfo(dtype).nmant), d) / (1 << int(np.finfo(dtype).nmant)) + 1
-        out[:] = np.ldexp(mantissas * rng.choice((-1.0, 1.0), d), scale - rng.integers(0, drop + 1, d))
+        (entries,) = dice.entries((d,))
+        mantissas = np.clip(entries, -_below_two(dtype), _below_two(dtype))
+        out[:] = np.ldexp(mantissas, scale - np.random.default_rng(d).integers(0, drop + 1, d))
     return out.astype(dtype)
+
+
+def _below_two(dtype: np.dtype[Any]) -> float:
+    """Return the largest number below 2."""
+    return 2 - float(np.finfo(dtype).eps)
 
 
 def _size(dice: Dice, large: bool) -> int:
@@ -176,11 +188,14 @@ def _partition(dice: Dice, count: int) -> tuple[tuple[int, ...], ...]:
 
 
 def zeros(dice: Dice, target: Target, *, large: bool = False) -> Gradient:
-    """Return one to four zero tensors in blocks; for a bare normalizer each array is a block."""
+    """Return one to four zero tensors in blocks of the kind that the target has."""
     dtype = np.dtype(dice.pick(target.dtypes))
     tensors = tuple(np.zeros(_shape(dice, _size(dice, large)), dtype) for _ in range(1 + dice.number(4)))
+    if target.partition == "global":
+        return Gradient(tensors, (tuple(range(len(tensors))),))
     own = tuple((i,) for i in range(len(tensors)))
-    return Gradient(tensors, own if target.make is None else _partition(dice, len(tensors)))
+    alone = target.make is None or target.partition == "tensor"
+    return Gradient(tensors, own if alone else _partition(dice, len(tensors)))
 
 
 def gradient(dice: Dice, target: Target) -> Gradient:
@@ -203,10 +218,10 @@ def middle_gradient(dice: Dice, like: Gradient) -> Gradient:
 
 
 def _start(dice: Dice, like: Sequence[HostArray]) -> tuple[HostArray, ...]:
-    """Return x_0: each tensor zero, or normal numbers of one scale."""
-    rng = dice.generator()
-    scales = [dice.pick((1.0, 0.0, 2.0**-10, 2.0**10)) for _ in like]
-    return tuple(np.asarray(c * rng.standard_normal(t.shape), t.dtype) for c, t in zip(scales, like, strict=True))
+    """Return x_0: each tensor zero, or numbers of one scale."""
+    far = 4 if any(_half(t.dtype) for t in like) else 10
+    scales = [dice.pick((1.0, 0.0, 2.0**-far, 2.0**far)) for _ in like]
+    return tuple(np.asarray(c * dice.entries(t.shape)[0], t.dtype) for c, t in zip(scales, like, strict=True))
 
 
 def walk(dice: Dice, target: Target, steps: int) -> Walk:
@@ -238,6 +253,11 @@ def _exact_shifts(g: HostArray) -> tuple[int, int]:
     return min(0, int(info.minexp) + 1 - int(exponents.min())), int(info.maxexp) - int(exponents.max())
 
 
+def _factor(dice: Dice) -> float:
+    """Return a number of [1, 2) with ten bits; shrinks towards few: 1, 1.5, 1.25, 1.75 …."""
+    return 1 + int(f"{dice.number(1 << 10):010b}"[::-1], 2) / (1 << 10)
+
+
 def factors(dice: Dice, target: Target) -> Example:
     """Return (gradient, factors): one c in [1, 2)·2^k a block, for which no entry of c·g overflows."""
     g = gradient(dice, target)
@@ -246,7 +266,7 @@ def factors(dice: Dice, target: Target) -> Example:
         low, high = _exact_shifts(v)
         high = min(high - 1, 1000)
         k = dice.between(max(min(low, high), -1000), high)
-        found.append(np.ldexp(1 + dice.number(1 << 10) / (1 << 10), k))
+        found.append(np.ldexp(_factor(dice), k))
     return g, tuple(float(c) for c in found)
 
 
@@ -254,18 +274,16 @@ def middle_factors(dice: Dice, target: Target) -> Example:
     """Return (gradient, c): all blocks are multiplied by c, as by a loss multiplied by c."""
     g = middle_gradient(dice, zeros(dice, target))
     limit = room(g.dtype) - 1
-    return g, float(np.ldexp(1 + dice.number(1 << 10) / (1 << 10), dice.between(-limit, limit)))
+    return g, float(np.ldexp(_factor(dice), dice.between(-limit, limit)))
 
 
 def one_kept(dice: Dice, target: Target) -> Example:
     """Return (gradient, other, kept): two gradients that agree in one block."""
     g = gradient(dice, target)
-    kept, rng, span = dice.number(len(g.blocks)), dice.generator(), whole(g.dtype)
-    vectors = g.vectors()
+    kept, vectors = dice.number(len(g.blocks)), g.vectors()
     for i, v in enumerate(vectors):
         if i != kept:
-            entries = rng.uniform(1, 2, v.size) * rng.choice((-1.0, 0.0, 1.0), v.size)
-            vectors[i] = np.ldexp(entries, rng.integers(span.low, span.high, v.size))
+            vectors[i] = vector(dice, g.dtype, v.size, whole(g.dtype))
     return g, g.with_vectors(vectors), kept
 
 
@@ -312,20 +330,21 @@ def one_step(dice: Dice, target: Target) -> Example:
 def grown(dice: Dice, target: Target) -> Example:
     """Return (walk, exponents): one step, and a power of two ≥ 1 a block for the start."""
     w = walk(dice, target, 1)
-    return w, tuple(1 + dice.number(10) for _ in w.blocks)
+    return w, tuple(1 + dice.number(4 if _half(w.start[0].dtype) else 10) for _ in w.blocks)
 
 
 def even(dice: Dice, target: Target) -> Example:
     """Return (walk, exponents): entries of start and gradients in ±[1, 2), and a power of two > 1 a block."""
     first = zeros(dice, target)
-    rng = dice.generator()
+    w = _strides(dice, first, 1 + dice.number(3))
+    return w, tuple(1 + dice.number(4) for _ in first.blocks)
 
-    def tensors() -> tuple[HostArray, ...]:
-        signed = [rng.uniform(1, 2, t.shape) * rng.choice((-1.0, 1.0), t.shape) for t in first.tensors]
-        return tuple(np.asarray(t, dtype=first.dtype) for t in signed)
 
-    steps = tuple(Gradient(tensors(), first.blocks) for _ in range(1 + dice.number(3)))
-    return Walk(tensors(), steps), tuple(1 + dice.number(4) for _ in first.blocks)
+def _strides(dice: Dice, like: Gradient, steps: int) -> Walk:
+    """Return a walk whose start and gradients have entries in ±[1, 2)."""
+    many = [dice.entries(t.shape, steps + 1) for t in like.tensors]
+    start, *grads = [tuple(np.asarray(t, like.dtype) for t in tensors) for tensors in zip(*many, strict=True)]
+    return Walk(start, tuple(Gradient(tensors, like.blocks) for tensors in grads))
 
 
 def shifts(dice: Dice, target: Target) -> Example:
@@ -339,3 +358,75 @@ def cuts(dice: Dice, target: Target) -> Example:
     """Return (walk, cut): the run is stopped after ``cut`` of its steps."""
     steps = 1 + dice.number(4)
     return walk(dice, target, steps), dice.number(steps)
+
+
+def coordinates(dice: Dice, target: Target) -> Example:
+    """Return (gradient,): tensors of one entry, each a block."""
+    dtype = np.dtype(dice.pick(target.dtypes))
+    count = 1 if target.partition == "global" else 1 + dice.number(4)
+    tensors = tuple(vector(dice, dtype, 1, whole(dtype)) for _ in range(count))
+    return (Gradient(tensors, tuple((i,) for i in range(count))),)
+
+
+def gathered(dice: Dice, target: Target) -> Example:
+    """Return (gradient,): all tensors, in turn, are one block."""
+    tensors = gradient(dice, target).tensors
+    return (Gradient(tensors, (tuple(range(len(tensors))),)),)
+
+
+def _lengthened(g: Gradient, exponents: Sequence[int]) -> Gradient:
+    """Return a gradient with the largest entry of block i in [1/2, 1) times 2^exponents[i]."""
+    largest = [np.frexp(np.abs(v).max(initial=0))[1] for v in g.vectors()]
+    with np.errstate(under="ignore"):
+        return g.shifted([k - int(e) for k, e in zip(exponents, largest, strict=True)])
+
+
+def within(dice: Dice, target: Target) -> Example:
+    """Return (gradient,) with blocks of norms up to the threshold of clipping, many right below it."""
+    clip = target.clip or 1.0
+    g, threshold = gradient(dice, target), int(np.frexp(clip)[1])
+    low, bits = int(np.finfo(g.dtype).minexp) + 1, int(np.finfo(g.dtype).nmant) - 3
+    sizes = [int(np.ceil(np.log2(max(v.size, 1)) / 2)) for v in g.vectors()]
+    near = [threshold - 1 - d - (0 if dice.number(4) else dice.number(20)) for d in sizes]
+    g = _lengthened(g, [max(low, k) for k in near])
+    vectors = g.vectors()
+    for i, v in enumerate(vectors):
+        if v.any() and dice.number(2) == 0:
+            w = v.astype(np.longdouble)
+            vectors[i] = w / np.sqrt(np.sum(w * w)) * (clip * (1 - 0.5 ** (1 + dice.number(bits))))
+    return (g.with_vectors(vectors),)
+
+
+def around(dice: Dice, target: Target) -> Example:
+    """Return (gradient,) of any size, or with entries about the threshold of clipping."""
+    g = gradient(dice, target)
+    if dice.number(2) == 0:
+        return (g,)
+    threshold = int(np.frexp(target.clip or 1.0)[1])
+    return (_lengthened(g, [threshold + dice.between(-3, 4) for _ in g.blocks]),)
+
+
+FAR = 50
+"""Steps that devices must agree over."""
+
+
+def journey(dice: Dice, target: Target) -> Example:
+    """Return (walk,) of up to 50 steps, the gradients of each block of one scale."""
+    like = zeros(dice, target)
+    w = _strides(dice, like, dice.pick((1, 2, 5, FAR)))
+    scales = [dice.between(-3, 3) for _ in like.blocks]
+    return (Walk(w.start, tuple(g.shifted(scales) for g in w.gradients)),)
+
+
+def batches(dice: Dice, target: Target) -> Example:
+    """Return (batch,): two to four parts that agree in the signs of their entries, none much above their mean."""
+    like = zeros(dice, target)
+    count = 2 + dice.number(3)
+    many = [dice.entries(t.shape, count) for t in like.tensors]
+    signs = [np.sign(draws[0]) for draws in many]
+    parts = []
+    for k in range(count):
+        tensors = [np.abs(draws[k]) * sign for draws, sign in zip(many, signs, strict=True)]
+        part = Gradient(tuple(np.asarray(t, like.dtype) for t in tensors), like.blocks)
+        parts.append(part.shifted([dice.number(3) for _ in like.blocks]))
+    return (Batch(tuple(parts), tuple(1 + dice.number(9) for _ in range(count))),)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from minibng.backend import Array, HostArray, asarray, to_host
-from minibng.optim import NamedOptimizer, Optimizer, rules
-from minibng.optim.normalize import Adaptive
+from minibng.optim import Accumulator, Optimizer, rules
+from minibng.optim.normalize import ClipGlobal
 from minibng.verify.example import Gradient, Violation, Walk, join
+from minibng.verify.promises import NORMALIZER, clip_of, floor_of, promised, withheld
 
 Rate: TypeAlias = float | Callable[[int], float]
 Normalize: TypeAlias = Callable[[list[Array]], Sequence[Array]]
 Make: TypeAlias = Callable[..., "Stepping"]
+Accumulate: TypeAlias = Callable[[list[list[Array]], list[float]], list[Array]]
 
 
 class Stepping(Protocol):
@@ -57,7 +60,8 @@ class Target:
     dtypes
         The dtypes that it takes.
     promises
-        The laws, by name, that theory says it keeps; another law may be run, and is then expected to fail.
+        The laws, by name, that theory says it keeps; another law may be run, and is then expected to fail. None where
+        nothing is known of it: every law that can be posed is tried.
     normalize
         N: list of arrays, each a block → list of arrays. Either this or ``make``.
     make
@@ -71,6 +75,23 @@ class Target:
         Adaptive NG's floor; None where the step does not depend on x.
     device
         Where the subject gets its arrays, "cpu" or "cuda", say; laws measure on the host.
+    partition
+        What its blocks are: "any" where ``make`` is told, "tensor" where each tensor is one, "global" where all tensors
+        together are one.
+    rate
+        A learning rate of its own, which laws cannot choose; None where ``make`` gets the rate.
+    keeps_state
+        Whether it has a state to save and load.
+    clip
+        The threshold of a subject that clips (the norm of each block, or of the whole for the partition "global").
+    accumulate
+        Gradients of micro-batches and their weights, numbers of samples → the gradient to step with.
+    workers
+        The same for the gradients of several processes.
+    devices
+        Where it works; laws compare them where there is more than one.
+    by_design
+        Law → why the subject breaks it on purpose; only told, the law still does not hold.
 
     Examples
     --------
@@ -84,13 +105,21 @@ class Target:
 
     name: str
     dtypes: tuple[str, ...] = ("float32", "float64")
-    promises: tuple[str, ...] = ()
+    promises: tuple[str, ...] | None = None
     normalize: Normalize | None = None
     make: Make | None = None
     momentum: float = 0.0
     ahead: int = 0
     floor: float | None = None
     device: str = "cpu"
+    partition: Literal["any", "tensor", "global"] = "any"
+    rate: float | None = None
+    keeps_state: bool = True
+    clip: float | None = None
+    accumulate: Accumulate | None = None
+    workers: Accumulate | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    by_design: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, subject: Any, name: str | None = None, *, device: str = "cpu", **options: Any) -> Target:
@@ -107,24 +136,35 @@ class Target:
         **options
             Settings of the optimizer (``momentum=0.5``), or of the target of a normalizer (``dtypes=("float64",)``).
         """
-        name = name or subject.__name__
+        name = name or str(getattr(subject, "__name__", type(subject).__name__))
         if not (isinstance(subject, type) and issubclass(subject, Optimizer)):
             settings = {"dtypes": ("float16", "float32", "float64"), "promises": NORMALIZER, **options}
-            return cls(name, normalize=subject, device=device, **settings)
-        probe: Optimizer = subject([np.zeros(1)], lr=1.0, **options)
+            return cls(name, normalize=subject, device=device, partition="tensor", **settings)
+        probe: Optimizer = subject([np.zeros(2)], lr=1.0, **options)
+        chooses = "blocks" in inspect.signature(subject).parameters and "blocks" not in options
 
         def make(params: list[Array], lr: Rate, blocks: Any) -> Stepping:
-            return _Ours(subject, params, lr, {**options, "blocks": blocks})
+            return _Ours(subject, params, lr, {**options, "blocks": blocks} if chooses else options)
 
+        joined = options.get("blocks") == "global" or isinstance(probe.normalizer, ClipGlobal)
         return cls(
             name,
             promises=promised(probe),
             make=make,
             momentum=probe.rule.hyper["momentum"] if isinstance(probe.rule, (rules.Momentum, rules.Nesterov)) else 0.0,
             ahead=int(isinstance(probe.rule, rules.Nesterov)),
-            floor=probe.normalizer.floor if isinstance(probe.normalizer, Adaptive) else None,
+            floor=floor_of(probe),
             device=device,
+            partition="global" if joined else "any" if chooses else "tensor",
+            clip=clip_of(probe),
+            accumulate=averaged,
+            devices=tuple(dict.fromkeys(("cpu", "strict", device))),
+            by_design=withheld(probe),
         )
+
+    def rate_of(self, lr: float) -> float:
+        """Return the learning rate that holds where a law asks for this one."""
+        return lr if self.rate is None else self.rate
 
     def placed(self, tensors: Sequence[HostArray]) -> list[Array]:
         """Return tensors as the subject gets them: on the host they are shared, on another device copied."""
@@ -134,7 +174,7 @@ class Target:
         """Return the first direction u, one array a tensor; the tensors of the gradient itself are handed over.
 
         For an optimizer u is what x = 0 is moved by at lr = 1 from a fresh state: −x afterwards, which no rounding to
-        the spacing of x has touched.
+        the spacing of x has touched. With a rate of its own it is rate·u that comes back.
         """
         if self.normalize is not None:
             return self.normalize(list(tensors))
@@ -143,7 +183,7 @@ class Target:
         return [-p for p in stepping.params]
 
     def directions(self, gradient: Gradient) -> list[HostArray]:
-        """Return the first direction u, one vector a block.
+        """Return the first direction u, one vector a block; −x/rate in extended precision for a rate of its own.
 
         Raises
         ------
@@ -154,7 +194,8 @@ class Target:
         here, there = [t.shape for t in gradient.tensors], [u.shape for u in out]
         if here != there:
             raise Violation(f"for arrays of shapes {here} directions of shapes {there} came back")
-        return join(out, gradient.blocks)
+        vectors = join(out, gradient.blocks)
+        return vectors if self.rate is None else [u.astype(np.longdouble) / self.rate for u in vectors]
 
     def start(self, x: list[Array], lr: Rate, blocks: Sequence[Sequence[int]]) -> Stepping:
         """Return a fresh optimizer at x, tensors on the subject's device."""
@@ -175,51 +216,10 @@ class Target:
         return ends
 
 
-RAW: tuple[str, ...] = ("inputs-preserved", "zero-block", "idle-block", "resume")
-"""The paper's rules keep these without a normalizer; more would need gradients whose squares are finite."""
-
-ALWAYS: tuple[str, ...] = ("inputs-preserved", "block-independence", "resume")
-"""Any step rule behind any normalizer per block keeps these."""
-
-ODD: tuple[str, ...] = (*ALWAYS, "sign-symmetry", "block-permutation", "signed-permutation", "zero-block", "idle-block")
-"""…and these, if it treats all entries alike and is odd: u(−g) = −u(g)."""
-
-INVARIANT = ("power-of-two-invariance", "loss-scale")
-"""…and these behind NG, plain or adaptive: its input is N(g) whatever the scale of g."""
-
-STRAIGHT = ("scale-invariance", "same-direction", "orthogonal-equivariance")
-"""…and these where the first u is a multiple of N(g), as for SGD and heavy ball."""
-
-NORMALIZER = (
-    *("unit-norm", "scale-invariance", "power-of-two-invariance", "inner-product", "same-direction"),
-    *("sign-symmetry", "idempotence", "block-independence", "block-permutation", "orthogonal-equivariance"),
-    *("signed-permutation", "zero-block", "finite", "inputs-preserved"),
-)
-"""Everything that I1 to I8 ask of N itself."""
-
-
-def promised(optimizer: Optimizer) -> tuple[str, ...]:
-    """Return the laws, by name, that theory promises of an optimizer: by its normalizer and its rule."""
-    plain = isinstance(optimizer, NamedOptimizer) and optimizer.norm.name == 2 and not optimizer.decay
-    if not plain or optimizer.normalize == "clip-global":
-        return ("inputs-preserved", "resume")  # of relatives, other norms and weight decay not much is told yet
-    known = type(optimizer.rule) in rules.RULES
-    straight = isinstance(optimizer.rule, (rules.SGD, rules.Momentum, rules.Nesterov))
-    ahead = isinstance(optimizer.rule, rules.Nesterov)
-    if optimizer.normalize is None:
-        return RAW if known else ("inputs-preserved", "resume")
-    names = ODD if known else ALWAYS
-    if optimizer.normalize == "clip":
-        return names
-    names += INVARIANT
-    if known:
-        names += ("finite", "loss-scale-first-step")
-    if straight and optimizer.normalize == "unit":
-        return tuple(dict.fromkeys([*names, *STRAIGHT, *([] if ahead else NORMALIZER), "step-length"]))
-    if ahead:
-        return (*names, *STRAIGHT, "adaptive-scaling")
-    if straight:
-        return (*names, *STRAIGHT, "adaptive-length", "adaptive-scaling")
-    if known and optimizer.normalize == "adaptive":
-        return (*names, "constant-factor")
-    return names
+def averaged(grads: list[list[Array]], weights: list[float]) -> list[Array]:
+    """Return Σ n_k g_k / Σ n_k, as `minibng.optim.Accumulator` makes it."""
+    total = Accumulator()
+    for g, weight in zip(grads, weights, strict=True):
+        total.add(g, weight)
+    mean: list[Array] = total.mean()
+    return mean

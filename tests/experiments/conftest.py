@@ -14,7 +14,10 @@ class InProcess:
         pass
 
     def run(self, jobs, what):
-        return [self.train(job) for job in jobs]
+        return self.map(self.train, jobs, what)
+
+    def map(self, task, jobs, what):
+        return [task(job) for job in jobs]
 
 
 @pytest.fixture(autouse=True)
