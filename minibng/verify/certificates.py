@@ -242,7 +242,8 @@ class Outcome:
             return head + ": " + "; ".join(str(h) for h in self.hypotheses if not h.holds)
         if (first := self.first()) is not None:
             return f"{head} {first[0].told(first[1])}"
-        return f"{head} at {len(self.series[0].steps):,} of {len(self.series[0].steps):,} steps"
+        n = len(self.series[0].steps)
+        return f"{head} at {n:,} step{'s' * (n > 1)}"
 
 
 Assumes: TypeAlias = Callable[[Run], Iterator[Hypothesis]]

@@ -68,7 +68,7 @@ def record(target: Target, descent: Descent, rule: Rule = SGD) -> Run:
     >>> run.points[1], [float(v) for v in run.distances[:, 0].round(12)]
     (array([0.6, 0.8]), [5.0, 4.0, 3.0, 2.0, 1.0])
     >>> print(CERTIFICATES["certificate-b"].check(run))
-    certificate B holds at 4 of 4 steps
+    certificate B holds at 4 steps
     """
     problem, rates = descent.problem, descent.rates
     lr = rates[0] if len(set(rates)) == 1 else lambda t: rates[t]
@@ -158,7 +158,7 @@ def law_of(certificate: Certificate, rule: Rule, dtype: Any = np.float64, proble
             return "it takes no steps"
         met = rule.kind in certificate.rules and (rule.floor is None or certificate.name in ADAPTIVE)
         about = {"sgd": "SGD behind NG", "adagrad": "AdaGrad behind NG"}
-        return "" if met else f"hypothesis: it is about {about[certificate.rules[0]]}; this is {rule}"
+        return "" if met else f"it is about {about[certificate.rules[0]]}; this is {rule}"
 
     told_by = (certificate.statement, certificate.formula, certificate.source)
     return Law(certificate.name, certificate.title, *told_by, check, examples, None, True, "", posed)
@@ -227,9 +227,11 @@ def check_convex(
     laws = {c.name: law_of(c, known, dtype, problems) for c in chosen}
     results = [tried(law, made, examples, seed, timeout) for law in laws.values()]
     told: dict[str, Any] = {"dtypes": dtype, "examples": examples, "seed": seed}
+    remark = ""
     if known.kind == "other" and made.make is not None:
-        told["observed slope"] = f"{observed_slope(made, seed=seed):.2f}"
-    return Report(made.name, results, told, laws=laws)
+        slope = observed_slope(made, seed=seed)
+        remark = f"Observed slope of log(least gap) against log(step), about which nothing is proved: {slope:.2f}"
+    return Report(made.name, results, told, laws=laws, kind="certificate", remark=remark)
 
 
 def observed_slope(target: Target, count: int = 9, steps: int = 200, seed: int = 0) -> float:

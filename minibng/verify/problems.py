@@ -239,7 +239,7 @@ class Problem:
         yield f"{self.name}, blocks of {', '.join(map(str, sizes))}, {constants}"
         yield f"x* = {told(self.flat(self.minimizer))}"
         if isinstance(self.objective, Rows) and self.objective.rows.size <= 16:
-            yield f"A = {np.array2string(self.objective.rows.astype(np.float64), precision=17, separator=', ')}"
+            yield f"A = {self.objective.rows.astype(np.float64).tolist()}"
 
 
 def linear_model(

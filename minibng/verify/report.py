@@ -71,6 +71,10 @@ class Report:
         Law → why theory does not promise it of one of minibng's optimizers, and it was not tried.
     laws
         Where the statements of the laws are found.
+    kind
+        What the results are about: laws, or certificates.
+    remark
+        What else was seen, without a verdict.
     """
 
     target: str
@@ -79,6 +83,8 @@ class Report:
     by_design: Mapping[str, str] = field(default_factory=dict)
     withheld: Mapping[str, str] = field(default_factory=dict)
     laws: Mapping[str, Law] = field(default_factory=lambda: LAWS, repr=False)
+    kind: str = "law"
+    remark: str = ""
 
     @property
     def ok(self) -> bool:
@@ -100,17 +106,18 @@ class Report:
 
     def __str__(self) -> str:
         """Return the report as text, aligned, for a terminal."""
-        parts = [self._head(), "\n".join(self._rows()), *map(self._told, self._broken()), *self._left()]
+        parts = [self._head(), "\n".join(self._rows()), self.remark, *map(self._told, self._broken()), *self._left()]
         return "\n\n".join(part for part in parts if part)
 
     def to_markdown(self) -> str:
         """Return the report as Markdown: a table, then what failed."""
-        rows = ["| law | verdict | examples | seconds | |", "|---|---|--:|--:|---|"]
+        rows = [f"| {self.kind} | verdict | examples | seconds | |", "|---|---|--:|--:|---|"]
         rows += [
             f"| {r.law} | {_BOLD.get(r.verdict, r.verdict)} | {r.examples or ''} | {r.seconds:.2f} | {_cell(r.note)} |"
             for r in self.results
         ]
         parts = [f"**{self.target}**: {self._counts()}  \n{self._setting()}", "\n".join(rows)]
+        parts += [self.remark] * bool(self.remark)
         for r in self._broken():
             heading, *lines = self._told(r).split("\n")
             parts.append("\n".join([f"**{heading}**", "", "```text", textwrap.dedent("\n".join(lines)), "```"]))
@@ -132,14 +139,16 @@ class Report:
 
     def _counts(self) -> str:
         n = {v: sum(r.verdict == v for r in self.results) for v in VERDICTS}
-        told = [f"{n['holds']} of {len(self.results) - n['n/a']} laws hold"]
+        if n["n/a"] == len(self.results):
+            return f"no {self.kind} can be posed"
+        told = [f"{n['holds']} of {len(self.results) - n['n/a']} {self.kind}s hold"]
         told += [f"{n['fails']} fail{'s' * (n['fails'] == 1)}"] * bool(n["fails"])
         told += [f"{n['error']} ended in an error"] * bool(n["error"])
         return ", ".join([*told, *[f"{n['n/a']} cannot be posed"] * bool(n["n/a"])])
 
     def _setting(self) -> str:
         s = dict(self.settings)
-        first = [s.pop("dtypes", ""), f"{s.pop('examples', '?')} examples a law"]
+        first = [s.pop("dtypes", ""), f"{s.pop('examples', '?')} examples a {self.kind}"]
         return "; ".join([*filter(None, first), *(f"{k} {v}" for k, v in s.items())])
 
     def _head(self) -> str:
@@ -148,8 +157,10 @@ class Report:
     def _rows(self) -> Iterator[str]:
         if all(r.verdict == "error" and not r.examples for r in self.results) and len(self._broken()) == 1:
             return
+        if all(r.verdict == "n/a" for r in self.results):
+            return
         width = max((len(r.law) for r in self.results), default=0)
-        yield f"{'law':<{width}}  verdict  examples  seconds"
+        yield f"{self.kind:<{width}}  verdict  examples  seconds"
         for r in self.results:
             if r.verdict != "n/a":
                 yield row(r, width)
@@ -283,6 +294,7 @@ def check(
 
     Examples
     --------
+    >>> import numpy as np
     >>> def step(params, grads, state):
     ...     lr = 0.1
     ...     return [x - lr * g / np.sqrt(np.sum(g * g) + 1e-8) for x, g in zip(params, grads)], state

@@ -386,9 +386,8 @@ def run(law: Law, target: Target, examples: int = 100, seed: int = 0) -> None:
         ...
     AssertionError: Blocks that are not zero have a direction of length 1, blocks of one entry exactly ±1.
       law unit-norm (I1, arXiv:1707.04822, eq. 1): g^i ≠ 0 ⇒ ‖N(g)^i‖₂ = 1
-      broken by halved: | ‖N(g)^0‖ − 1 | is 0.5, allowed 0
-        g = [1.0] (float32, 1 entry)
-        N = [0.5] (float32, 1 entry)
+      broken by halved: | ‖u^0‖ − 1 | is 0.5, allowed 0
+        g = [1.0] → u = [0.5] (float32, 1 entry)
       on this example:
         block 0, of shape (1,): g = [1.0] (float32, 1 entry)
     """
