@@ -20,6 +20,7 @@ extensions = [
     "numpydoc",
     "myst_nb",
     "minibng_site",
+    "minibng_laws",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_static", "_extensions", "jupyter_execute"]

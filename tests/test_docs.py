@@ -3,7 +3,6 @@
 import contextlib
 import doctest
 import importlib
-import importlib.util
 import inspect
 import io
 import itertools
@@ -16,7 +15,9 @@ import pytest
 
 import minibng
 from minibng import cli
-from minibng.verify import LAWS
+from minibng.verify import CERTIFICATES, LAWS
+from minibng.verify.counterexamples import COUNTEREXAMPLES
+from minibng.verify.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -129,6 +130,12 @@ def test_the_theory_names_every_law_under_its_number():
             assert f"`{law.name}`" in sections[law.number], law.name
 
 
+def test_the_theory_names_every_certificate_and_counterexample():
+    theory = (DOCS / "theory.md").read_text(encoding="utf-8")
+    for name in (*CERTIFICATES, *COUNTEREXAMPLES):
+        assert re.search(rf"\[[^\]]*`{name}`[^\]]*\]", theory), name
+
+
 def test_relative_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
@@ -136,12 +143,21 @@ def test_relative_links_lead_somewhere():
 
 
 @pytest.fixture(scope="module")
-def site():
+def extensions():
     pytest.importorskip("sphinx", reason="the site needs pip install -e '.[docs]'")
-    spec = importlib.util.spec_from_file_location("minibng_site", DOCS / "_extensions" / "minibng_site.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS / "_extensions")
+        yield {name: importlib.import_module(name) for name in ("minibng_site", "minibng_laws")}
+
+
+@pytest.fixture(scope="module")
+def site(extensions):
+    return extensions["minibng_site"]
+
+
+@pytest.fixture(scope="module")
+def laws(extensions):
+    return extensions["minibng_laws"]
 
 
 def test_the_build_sees_what_a_page_would_load_from_a_network(site):
@@ -156,6 +172,28 @@ def test_formulas_in_docstrings_are_no_markup(site):
     lines = ["Return |x| of f(*args), ``|`` kept.", "", ">>> abs(-1) | 0", "1", "", "|y|"]
     site.escape_formulas(None, "", "", None, None, lines)
     assert lines == [r"Return \|x\| of f(\*args), ``|`` kept.", "", ">>> abs(-1) | 0", "1", "", r"\|y\|"]
+
+
+def test_every_law_has_a_page_with_what_it_finds(laws):
+    found = laws.kills()
+    assert set(found) == set(MUTANTS)
+    pages = {name: "\n".join(lines) for name, lines in laws.law_pages()}
+    assert list(pages) == list(LAWS)
+    for name, law in LAWS.items():
+        assert law.formula in pages[name] and f"def {name.replace('-', '_')}(" in pages[name]
+        killed = {mutant for mutant, (sure, _) in found.items() if name in sure}
+        assert killed and all(f"``{mutant}``" in pages[name] for mutant in killed)
+    assert ":ref:`I11 <i11>`" in pages["resume"] and "Not where it takes no steps; or where" in pages["resume"]
+    assert "bounds.unit" in pages["unit-norm"] and "\n``sgd-ng``, ``momentum-ng``.\n" in pages["unit-norm"]
+
+
+def test_wrong_optimizers_and_certificates_have_a_page(laws):
+    text = "\n".join(laws.mutants_page())
+    assert all(f"``{name}``" in text for name in MUTANTS)
+    assert text.count("<td>●</td>") == sum(len(sure) for sure, _ in laws.kills().values())
+    text = "\n".join(laws.certificates_page())
+    assert all(f"\n{name}\n---" in text and c.formula in text for name, c in CERTIFICATES.items())
+    assert text.count(" holds at ") == len(CERTIFICATES)
 
 
 def test_the_vendored_mathjax_says_what_it_is():

@@ -97,7 +97,9 @@ def entry(module: ModuleType, name: str) -> Iterator[str]:
     elif inspect.isroutine(value):
         yield f".. autofunction:: {name}"
     else:
-        yield from (f".. py:data:: {name}", "", *(f"   {line}" for line in told(module, name)))
+        words = list(told(module, name))
+        escape_formulas(None, "data", name, value, None, words)
+        yield from (f".. py:data:: {name}", "", *(f"   {line}" for line in words))
     yield ""
 
 
@@ -194,8 +196,11 @@ def base(name: str) -> str:
 
 
 def laws() -> Iterator[str]:
-    """Yield the table of the laws."""
-    rows = [[law.number, f"``{law.name}``", law.statement, f"``{law.formula}``"] for law in LAWS.values()]
+    """Yield the table of the laws, each with a link to its page."""
+    rows = [
+        [law.number, f":doc:`{law.name} </laws/{law.name}>`", law.statement, f"``{law.formula}``"]
+        for law in LAWS.values()
+    ]
     yield from table(["number", "name", "statement", "formula"], rows, widths="8 18 40 34")
 
 
@@ -273,7 +278,7 @@ class FromCode(SphinxDirective):
 # Docstrings: formulas are formulas, and `Params` means the one Params that there is
 
 
-def escape_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def escape_formulas(app: Sphinx | None, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Let |x| be an absolute value and f(*args) a call, in which reST would see its own marks. Code is left alone."""
     code = False
     for k, line in enumerate(lines):
