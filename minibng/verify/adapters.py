@@ -436,7 +436,15 @@ def _with_momentum(target: Target, given: Mapping[str, Any], lr: float | None = 
     if infer:
         moved = first / (1 + μ) if ahead else first
         target = replace(target, rate=_rate(moved, lr, target.name))
-    return target if "momentum" in given else replace(target, momentum=μ, ahead=ahead)
+    if "momentum" in given:
+        return target
+    why = f"Nesterov's first direction is 1 + μ = {1 + μ:g} times as long"
+    reasons = {**dict.fromkeys(LENGTHENED if ahead else (), why), **target.by_design}
+    return replace(target, momentum=μ, ahead=ahead, by_design=reasons)
+
+
+LENGTHENED = ("unit-norm", "coordinate-is-sign", "inner-product", "idempotence")
+"""What NG does not keep where its first direction is not of length 1."""
 
 
 def _tidy(value: float, accuracy: float, digits: int = 6) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import pickle
+import shutil
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -189,9 +192,28 @@ def attempt(
         hunt.look(example)
 
     given = hypothesis.given(strategies.strategy(law.examples, target))
-    with contextlib.suppress(_Broken, _Ended):
+    with contextlib.suppress(_Broken, _Ended), _nothing_kept():
         hypothesis.seed(seed)(settings(given(one)))()
     return hunt.trial(shrink=shrink)
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Let Hypothesis keep what it keeps, even without a database, out of the current folder, until the process ends."""
+    configuration = require("hypothesis.configuration", "verify")
+    before = vars(configuration).get("__hypothesis_home_directory")
+    configuration.set_hypothesis_home_dir(_scratch())
+    try:
+        yield
+    finally:
+        configuration.set_hypothesis_home_dir(before)
+
+
+@functools.cache
+def _scratch() -> str:
+    folder = tempfile.mkdtemp(prefix="minibng-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @dataclass
