@@ -92,6 +92,7 @@ class _Child:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "PYTHONIOENCODING": "utf-8",
+            "TMPDIR": self._folder.name,  # what is left there goes with the folder, however the child ends
         }
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
