@@ -71,6 +71,8 @@ def _format(text: str) -> str:
 
 def check(args: argparse.Namespace) -> int:
     """Check, each law in the child process, and print the report."""
+    if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):  # said now, not after minutes of work
+        args.parser.error(f"--out: {args.out} is a folder, or is to lie in one that there is not")
     if "" not in sys.path:
         sys.path.insert(0, "")
     given: dict[str, Any] = {

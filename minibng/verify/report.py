@@ -358,9 +358,9 @@ def tried(
     trial = attempt(law, target, examples, seed, timeout=timeout, before=before)
     seconds = time.perf_counter() - start
     if trial.counterexample is not None:
-        return Result(law.name, "fails", trial.examples, trial.counterexample.told(), seconds, trial.note)
+        return Result(law.name, "fails", trial.examples, trial.counterexample.told(), seconds)
     verdict = "error" if trial.error else "holds"
-    return Result(law.name, verdict, trial.examples, None, seconds, trial.error or trial.note)
+    return Result(law.name, verdict, trial.examples, None, seconds, trial.error)
 
 
 def prepare(

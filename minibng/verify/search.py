@@ -105,7 +105,6 @@ class Trial:
     counterexample: Counterexample | None
     examples: int
     error: str = ""
-    note: str = ""
 
 
 class _Broken(Exception):
@@ -229,7 +228,6 @@ class _Hunt:
     found: dict[bytes, Counterexample] = field(default_factory=dict)
     last: Counterexample | None = None
     error: str = ""
-    note: str = ""
 
     def __post_init__(self) -> None:
         self.start = time.monotonic()
@@ -237,7 +235,7 @@ class _Hunt:
     def look(self, example: Example) -> None:
         """Try an example; raise `_Broken` where it breaks the law, always the same where it did once."""
         if self.timeout is not None and time.monotonic() - self.start > self.timeout and self.seen:
-            self.note = f"stopped after {self.timeout:g} s"
+            self.error = f"no verdict: {self.seen} examples held, and {self.timeout:g} s were over"
             raise _Ended
         key = pickle.dumps(example) if self.found else b""
         if self.found and key not in self.found:
@@ -277,7 +275,7 @@ class _Hunt:
     def trial(self, *, shrink: bool) -> Trial:
         """Return how it came out, the counterexample without what it does not need."""
         if self.last is None:
-            return Trial(None, self.seen, self.error, self.note)
+            return Trial(None, self.seen, self.error)
         late = self.timeout is not None and time.monotonic() - self.start > self.timeout
         simplest = self.last
         with contextlib.suppress(_Ended):

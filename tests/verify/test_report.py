@@ -172,7 +172,8 @@ def test_a_subject_that_hangs_is_interrupted():
 
 def test_a_slow_subject_is_tried_less():
     result = check(slow, laws=["finite"], timeout=0.3, examples=10_000).results[0]
-    assert result.verdict == "holds" and 1 < result.examples < 100 and result.note == "stopped after 0.3 s"
+    assert result.verdict == "error" and 1 < result.examples < 100
+    assert result.note == f"no verdict: {result.examples} examples held, and 0.3 s were over"
 
 
 def test_an_exception_breaks_a_law_and_tells_where():
@@ -213,7 +214,7 @@ def at_once(blocks):
     os._exit(3)
 
 def deaf(blocks):
-    if blocks[0].size > 2:
+    if blocks[0].size > 1:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
         time.sleep(60)
     return N(blocks)
