@@ -117,6 +117,8 @@ def _parsed(name: str) -> tuple[str, str, str]:
         choose(dict.fromkeys(optim.names()), name, "optimizer")
         return "optimizer", "", name
     place, _, attribute = (place, colon, attribute) if colon else name.rpartition(".")
+    if not (place and attribute):
+        raise UnknownNameError(f"a name is 'module:attribute', got {name!r}; {ACCEPTED}")
     return "module", place, attribute
 
 
@@ -166,10 +168,9 @@ def _attribute(module: Any, name: str) -> Any:
 
 
 def _told(error: BaseException, doing: str) -> str:
-    where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
     if isinstance(error, SystemExit):
         return f"{doing} called sys.exit({error.code!r})"
-    return f"{doing} raised {type(error).__name__}: {error}{where}"
+    return f"{doing} raised {type(error).__name__}: {error}"
 
 
 # Kinds of subjects
@@ -389,7 +390,7 @@ def _tried(target: Target, given: Mapping[str, Any], dtypes: Sequence[str]) -> T
     NotCallableError
         Where it does not work in any of them.
     """
-    taken, first = [], None
+    taken, refused = [], dict[str, str]()
     for dtype in given.get("dtypes", dtypes):
         try:
             with np.errstate(all="ignore"):
@@ -397,10 +398,10 @@ def _tried(target: Target, given: Mapping[str, Any], dtypes: Sequence[str]) -> T
             if out[0].dtype == dtype or dtype != "float64" or target.make is None:
                 taken.append(dtype)  # but for optax, where float64 cannot always be had
         except (Exception, SystemExit) as error:
-            first = first or _told(error, f"on the simplest example, g = [1.0] of {dtype}, it")
+            refused[dtype] = _told(error, f"on the simplest example, g = [1.0] of {dtype}, it")
     if not taken:
-        raise NotCallableError(first or "it takes none of float16, float32 and float64")
-    return replace(target, dtypes=tuple(taken))
+        raise NotCallableError(next(iter(refused.values()), "it takes none of float16, float32 and float64"))
+    return replace(target, dtypes=tuple(taken), refused=refused)
 
 
 def _rate(moved: float, lr: float | None, name: str) -> float:

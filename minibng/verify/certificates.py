@@ -230,6 +230,11 @@ class Outcome:
             return "not applicable"
         return "violated" if any(s.broken().any() for s in self.series) else "holds"
 
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """The hypotheses that are not met, in words."""
+        return tuple(h.statement for h in self.hypotheses if not h.holds)
+
     def first(self) -> tuple[Series, int] | None:
         """Return the first measurement that is not within its bound, or None."""
         broken = [(s, np.flatnonzero(s.broken())) for s in self.series]
@@ -339,7 +344,7 @@ def _first_rate(dice: Dice, problem: Problem, start: HostArray) -> float:
 def _small_rate(dice: Dice, problem: Problem, start: HostArray) -> Sequence[float]:
     """Return a constant rate with LBRη = cδ_0, and as many steps as Theorem 1 asks for, or a few more."""
     gap = float(problem.objective.gap(problem.error(start)))
-    if (radius := problem.radius(gap)) is None or problem.L is None or not gap:
+    if (radius := problem.radius(gap)) is None or problem.L is None or not gap > 0:
         return _constant_rate(dice, problem, start)
     c = dice.pick((0.5, 0.75, 0.25))
     rate = c * gap / (problem.L * len(problem.blocks) * radius)
@@ -401,6 +406,12 @@ def _plain(run: Run) -> Iterator[Hypothesis]:
     yield Hypothesis("the rule is SGD behind NG", plain, "" if plain else str(run.rule))
 
 
+def _lowest(run: Run) -> Iterator[Hypothesis]:
+    below = run.gaps < -run.noise
+    found = f"δ = {float(np.nanmin(run.gaps)):.4g} at step {np.nanargmin(run.gaps)}" if below.any() else ""
+    yield Hypothesis("x* is a minimizer: δ_t ≥ 0", not below.any(), found)
+
+
 def _smooth(run: Run) -> Iterator[Hypothesis]:
     yield from _plain(run)
     L = run.problem.L
@@ -409,6 +420,7 @@ def _smooth(run: Run) -> Iterator[Hypothesis]:
 
 def _level(run: Run) -> Iterator[Hypothesis]:
     yield from _smooth(run)
+    yield from _lowest(run)
     radius = run.problem.radius(float(run.gaps[0]))
     found = "none is known" if radius is None else f"R = {radius:.4g}"
     yield Hypothesis("level sets have a radius R", radius is not None, found)
@@ -454,12 +466,14 @@ def _finished(run: Run) -> list[tuple[int, Stage]]:
 
 def _apart(run: Run) -> Iterator[Hypothesis]:
     yield from _plain(run)
+    yield from _lowest(run)
     yield Hypothesis("there is one block, or f is a sum over the blocks", run.problem.separable)
 
 
 def _adagrad(run: Run) -> Iterator[Hypothesis]:
     plain = run.rule.kind == "adagrad" and run.rule.floor is None
     yield Hypothesis("the rule is AdaGrad behind NG", plain, "" if plain else str(run.rule))
+    yield from _lowest(run)
     yield Hypothesis("the rate is constant", run.constant)
 
 

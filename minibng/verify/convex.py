@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,17 @@ from minibng.backend import HostArray, to_host
 from minibng.names import choose
 from minibng.optim import Optimizer, rules
 from minibng.optim.normalize import Adaptive
-from minibng.verify.adapters import adapt, find
+from minibng.verify.adapters import find
 from minibng.verify.certificates import CERTIFICATES, SGD, Certificate, Rule, Run, slope
 from minibng.verify.example import Violation, told
 from minibng.verify.laws import Law
 from minibng.verify.problems import Problem, Rolled, generator, random_problem
-from minibng.verify.report import Report, tried
+from minibng.verify.report import Report, Result, prepare, tried
 from minibng.verify.strategies import Dice
 from minibng.verify.target import Target
 
 KINDS = ("sgd", "adagrad", "other")
+DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,8 @@ def rule_of(subject: Any, **settings: Any) -> Rule:
     """
     if not (isinstance(subject, type) and issubclass(subject, Optimizer)):
         return SGD
-    probe: Any = subject([np.zeros(2)], lr=1.0, **settings)
+    takes = inspect.signature(subject).parameters
+    probe: Any = subject([np.zeros(2)], lr=1.0, **{n: v for n, v in settings.items() if n in takes})
     adaptive, whole = isinstance(probe.normalizer, Adaptive), len(probe.block_names) == 1 and not probe.exclude
     plain = whole and probe.normalize in ("unit", "adaptive") and probe.norm.name == 2 and not probe.decay
     kinds = {rules.SGD: "sgd", rules.AdaGrad: "adagrad"}
@@ -141,11 +144,23 @@ def rule_of(subject: Any, **settings: Any) -> Rule:
     return Rule(kind, probe.normalizer.floor if adaptive else None, probe.rule.hyper.get("eps", 0.0))
 
 
-def law_of(certificate: Certificate, rule: Rule, dtype: Any = np.float64, problems: Sequence[Problem] = ()) -> Law:
-    """Return a certificate as a law, to be tried on a target that is said to be of a rule."""
+def law_of(
+    certificate: Certificate,
+    rule: Rule,
+    dtype: Any = np.float64,
+    problems: Sequence[Problem] = (),
+    unmet: list[tuple[str, ...]] | None = None,
+) -> Law:
+    """Return a certificate as a law, to be tried on a target that is said to be of a rule.
+
+    A run that does not meet the certificate's hypotheses breaks no law; ``unmet`` gets those that each run did not
+    meet.
+    """
 
     def check(target: Target, descent: Descent) -> None:
         outcome = certificate.check(record(target, descent, rule))
+        if unmet is not None:
+            unmet.append(outcome.unmet)
         if (first := outcome.first()) is not None:
             raise Violation(first[0].told(first[1]))
 
@@ -168,10 +183,21 @@ ADAPTIVE = ("identity", "certificate-a")
 """What holds for adaptive NG too."""
 
 
+def _qualified(result: Result, unmet: list[tuple[str, ...]]) -> Result:
+    """Say of what holds in how many runs its hypotheses were met; "n/a" where that is in none."""
+    missing = list(filter(None, unmet))
+    if result.verdict != "holds" or not missing:
+        return result
+    if len(missing) < len(unmet):
+        return replace(result, note=f"applicable in {len(unmet) - len(missing)} of {len(unmet)} runs")
+    named = "; ".join(dict.fromkeys(h for run in missing for h in run))
+    return Result(result.law, "n/a", seconds=result.seconds, note=f"not met in any of {len(unmet)} runs: {named}")
+
+
 def check_convex(
     target: Any,
     lr: float | None = None,
-    certificates: Iterable[str] | None = None,
+    certificates: str | Iterable[str] | None = None,
     *,
     rule: str | None = None,
     problems: Sequence[Problem] = (),
@@ -188,27 +214,31 @@ def check_convex(
     target, lr, **settings
         What `check` takes.
     certificates
-        Names of `CERTIFICATES`; default all.
+        Names of `CERTIFICATES`, or "all"; default all.
     rule
         What it is meant to be: "sgd" or "adagrad" behind NG, or "other", of which nothing is proved. By default one of
         minibng's optimizers is what it is, and anything else is meant to be SGD behind NG.
     problems
-        Problems of your own; default random ones.
+        Problems of your own; default random ones. That what they say of themselves is true is not checked: see
+        `Problem`.
     dtype
-        Of the random problems.
+        Of the random problems, "float32" or "float64".
     examples, seed, timeout
         As for `check`: how many runs a certificate, which, and for how many seconds.
 
     Returns
     -------
     Report
-        A result a certificate: "n/a" where it is about another rule. Of a rule of which nothing is proved, the observed
-        slope is told (`observed_slope`), without a verdict.
+        A result a certificate: "n/a" where it is about another rule, or where no run met its hypotheses, which the note
+        names; where only some did, the note tells how many. Of a rule of which nothing is proved, the observed slope is
+        told (`observed_slope`), without a verdict.
 
     Raises
     ------
     UnknownNameError
-        For a certificate or a rule that there is not, and as `check`.
+        For a certificate, a rule or a dtype that there is not, and as `check`.
+    ValueError, TypeError, FileNotFoundError
+        As `check`.
 
     Examples
     --------
@@ -217,16 +247,26 @@ def check_convex(
     >>> [(result.law, result.verdict) for result in report.results]
     [('identity', 'holds'), ('theorem-3', 'n/a')]
     """
-    chosen = [choose(CERTIFICATES, name, "certificate") for name in certificates or CERTIFICATES]
-    subject = find(target) if isinstance(target, str) else target
-    known = rule_of(subject, **settings)
+    names = ["all"] if certificates is None else [certificates] if isinstance(certificates, str) else list(certificates)
+    for name in names:
+        choose({**CERTIFICATES, "all": None}, name, "certificate")
+    dtypes = sorted({p.dtype.name for p in problems}) or [dtype]
+    for used in (dtype, *dtypes):
+        choose(dict.fromkeys(DTYPES), used, "dtype of a convex problem")
     if rule is not None:
         choose(dict.fromkeys(KINDS), rule, "rule")
-        known = known._replace(kind=rule)
-    made = adapt(subject, lr, name=target if isinstance(target, str) else None, **settings)
-    laws = {c.name: law_of(c, known, dtype, problems) for c in chosen}
-    results = [tried(law, made, examples, seed, timeout) for law in laws.values()]
-    told: dict[str, Any] = {"dtypes": dtype, "examples": examples, "seed": seed}
+    given = {"device": "cpu", **settings}
+    prepared = prepare(target, lr, (), dtype=dtypes[0], examples=examples, seed=seed, timeout=timeout, **given)
+    subject = find(target) if isinstance(target, str) and prepared.target else target
+    known = rule_of(subject, **settings)
+    known = known._replace(kind=rule or known.kind)
+    unmet: dict[str, list[tuple[str, ...]]] = {n: [] for n in CERTIFICATES if n in names or "all" in names}
+    laws = {n: law_of(CERTIFICATES[n], known, dtype, problems, unmet[n]) for n in unmet}
+    told: dict[str, Any] = {"dtypes": ", ".join(dtypes), "examples": examples, "seed": seed}
+    if (made := prepared.target) is None:
+        errors = [Result(n, "error", note=prepared.error) for n in laws]
+        return Report(prepared.name, errors, told, laws=laws, kind="certificate")
+    results = [_qualified(tried(law, made, examples, seed, timeout), unmet[n]) for n, law in laws.items()]
     remark = ""
     if known.kind == "other" and made.make is not None:
         slope = observed_slope(made, seed=seed)

@@ -139,6 +139,10 @@ class Rows:
 class Problem:
     """A convex function with one known minimizer, cut into tensors and blocks.
 
+    The functions of this module make problems whose facts are sure. Whoever makes one by hand gives his word for them:
+    that f is convex and separable, L, μ and the reach are not checked, and where one of them is wrong, certificates
+    that rest on it can be violated by a correct optimizer. That x* is a minimizer is checked at the points of a run.
+
     Parameters
     ----------
     name
@@ -217,8 +221,11 @@ class Problem:
         return self.objective.slope(e if self.precise else e.astype(np.float64)).astype(self.dtype)
 
     def radius(self, gap: float) -> float | None:
-        """Return an R with ‖x^i − x*^i‖ ≤ R for all blocks wherever f(x) − f(x*) ≤ gap; None where none is known."""
-        return None if self.reach is None else math.sqrt(2 * gap * self.reach) * UP
+        """Return an R with ‖x^i − x*^i‖ ≤ R for all blocks wherever f(x) − f(x*) ≤ gap; None where none is known.
+
+        R is 0 for a gap below 0, which there is nowhere.
+        """
+        return None if self.reach is None else math.sqrt(max(2 * gap * self.reach, 0.0)) * UP
 
     def rescaled(self, k: float) -> Problem:
         """Return the problem in other units, x ↦ f(x/k): distances are k times as large, gradients a k-th."""

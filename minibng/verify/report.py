@@ -401,5 +401,6 @@ def _silent(result: Result) -> None:
 
 def _inferred(target: Target) -> dict[str, Any]:
     """Return what the report tells of a target beside its name."""
-    told = {"lr": target.rate, "momentum": target.momentum or None, "device": target.device}
+    told: dict[str, Any] = {"lr": target.rate, "momentum": target.momentum or None, "device": target.device}
+    told |= {f"{dtype} left out:": why for dtype, why in target.refused.items() if dtype != "float16"}
     return {k: v for k, v in told.items() if v not in (None, "cpu")} | ({"Nesterov": "yes"} if target.ahead else {})

@@ -69,7 +69,11 @@ class Counterexample:
     def _what(self) -> str:
         if isinstance(self.error, AssertionError):
             return f": {self.error}"
-        return f" raised {type(self.error).__name__}: {self.error}{_place(self.error)}"
+        try:
+            told = str(self.error)
+        except Exception:  # it is the subject's own
+            told = "(which cannot be told)"
+        return f" raised {type(self.error).__name__}: {told}{_place(self.error)}"
 
 
 def told_example(law: Law, example: Example) -> str:

@@ -160,10 +160,10 @@ def _below_two(dtype: np.dtype[Any]) -> float:
     return 2 - float(np.finfo(dtype).eps)
 
 
-def _size(dice: Dice, large: bool) -> int:
+def _size(dice: Dice, large: bool, empty: bool) -> int:
     if large and dice.rarely(25):
         return dice.pick(LARGE)
-    return dice.pick((1, 2, 3, 4, 5, 6, 0, 2, 3, 12, 60))
+    return dice.pick((1, 2, 3, 4, 5, 6, 0 if empty else 8, 2, 3, 12, 60))
 
 
 def _shape(dice: Dice, d: int) -> tuple[int, ...]:
@@ -187,10 +187,14 @@ def _partition(dice: Dice, count: int) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, blocks))
 
 
-def zeros(dice: Dice, target: Target, *, large: bool = False) -> Gradient:
-    """Return one to four zero tensors in blocks of the kind that the target has."""
-    dtype = np.dtype(dice.pick(target.dtypes))
-    tensors = tuple(np.zeros(_shape(dice, _size(dice, large)), dtype) for _ in range(1 + dice.number(4)))
+def zeros(dice: Dice, target: Target, *, large: bool = False, empty: bool = False) -> Gradient:
+    """Return one to four zero tensors in blocks of the kind that the target has.
+
+    Tensors without entries are among them where they are asked for, or where they are among what is promised. To others
+    they are given by one law only: a largest entry of none raises, and would hide what else there is to find.
+    """
+    dtype, empty = np.dtype(dice.pick(target.dtypes)), empty or target.promises is not None
+    tensors = tuple(np.zeros(_shape(dice, _size(dice, large, empty)), dtype) for _ in range(1 + dice.number(4)))
     if target.partition == "global":
         return Gradient(tensors, (tuple(range(len(tensors))),))
     own = tuple((i,) for i in range(len(tensors)))
@@ -198,12 +202,12 @@ def zeros(dice: Dice, target: Target, *, large: bool = False) -> Gradient:
     return Gradient(tensors, own if alone else _partition(dice, len(tensors)))
 
 
-def gradient(dice: Dice, target: Target) -> Gradient:
+def gradient(dice: Dice, target: Target, *, empty: bool = False) -> Gradient:
     """Return one to four tensors in blocks, with entries of any size."""
-    empty = zeros(dice, target, large=True)
-    span = whole(empty.dtype)
-    tensors = tuple(vector(dice, empty.dtype, t.size, span).reshape(t.shape) for t in empty.tensors)
-    return Gradient(tensors, empty.blocks)
+    like = zeros(dice, target, large=True, empty=empty)
+    span = whole(like.dtype)
+    tensors = tuple(vector(dice, like.dtype, t.size, span).reshape(t.shape) for t in like.tensors)
+    return Gradient(tensors, like.blocks)
 
 
 def middle_gradient(dice: Dice, like: Gradient) -> Gradient:
@@ -236,6 +240,11 @@ def walk(dice: Dice, target: Target, steps: int) -> Walk:
 def gradients(dice: Dice, target: Target) -> Example:
     """Return (gradient,)."""
     return (gradient(dice, target),)
+
+
+def gradients_or_none(dice: Dice, target: Target) -> Example:
+    """Return (gradient,), tensors without entries among its own."""
+    return (gradient(dice, target, empty=True),)
 
 
 def powers_of_two(dice: Dice, target: Target) -> Example:

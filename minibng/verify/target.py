@@ -92,6 +92,8 @@ class Target:
         Where it works; laws compare them where there is more than one.
     by_design
         Law → why the subject breaks it on purpose; only told, the law still does not hold.
+    refused
+        Dtype → what happened when it was tried there; only told.
 
     Examples
     --------
@@ -120,6 +122,7 @@ class Target:
     workers: Accumulate | None = None
     devices: tuple[str, ...] = ("cpu",)
     by_design: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, subject: Any, name: str | None = None, *, device: str = "cpu", **options: Any) -> Target:

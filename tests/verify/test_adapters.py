@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minibng import optim
-from minibng.verify import LAWS, Gradient, Target, adapt, run
+from minibng.verify import LAWS, Gradient, Target, adapt, check, run
 from minibng.verify.adapters import ACCEPTED, NotCallableError, find
 
 G = Gradient((np.array([3.0, 4.0]), np.array([[-2.0]])), ((0,), (1,)))
@@ -255,3 +255,32 @@ def test_nothing_of_others_is_loaded():
     import subprocess
 
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def by_the_largest_first(blocks):
+    """Careful but for arrays without entries, which have no largest one."""
+    scaled = [g / (np.abs(g).max() or 1) for g in blocks]
+    return [h / (np.sqrt(np.sum(h * h)) or 1) for h in scaled]
+
+
+def test_arrays_without_entries_break_one_law_and_hide_nothing():
+    report = check(by_the_largest_first, examples=60, dtype="float64")
+    assert [r.law for r in report.results if r.verdict == "fails"] == ["zero-block"]
+    assert "raised ValueError" in report["zero-block"].counterexample
+
+
+def test_a_dtype_that_a_subject_does_not_take_is_told():
+    def doubles(params, grads, state):
+        if grads[0].dtype != np.float64:
+            raise KeyError("only doubles")
+        return in_place(params, grads, state)
+
+    report = check(doubles, laws=["sign-symmetry"], examples=5)
+    assert report.ok and report.settings["dtypes"] == "float64"
+    assert "float32 left out: on the simplest example, g = [1.0] of float32, it raised KeyError" in str(report)
+
+
+def test_nesterov_s_longer_first_step_is_told_to_be_by_design():
+    report = check(nesterov, laws=["unit-norm", "sign-symmetry"], dtype="float64", examples=5)
+    assert [r.verdict for r in report.results] == ["fails", "holds"]
+    assert "by design: Nesterov's first direction is 1 + μ = 1.75 times as long" in str(report)

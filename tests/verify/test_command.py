@@ -74,6 +74,8 @@ def test_the_report_is_written_to_a_file(asked, tmp_path, capsys):
         ("adam-ng --format jsn", "unknown format 'jsn'; did you mean 'json'"),
         ("adam-ng --dtype float31", "unknown dtype 'float31'; did you mean"),
         ("adam-ng --examples 0", "examples and timeout must be positive"),
+        ("adam-ng --out none/report.txt", "is to lie in one that there is not"),
+        (":step", "a name is 'module:attribute', got ':step'"),
         ("nosuch.py:step", "there is no file 'nosuch.py'"),
         ("mine.py:stepp", "unknown name in mine 'stepp'; did you mean 'step'"),
     ],

@@ -287,7 +287,7 @@ def signed_permutation(target: Target, gradient: Gradient, seed: int) -> None:
     "I8",
     "g^i = 0 ⇒ N(g)^i = 0",
     DERIVED,
-    strategies.gradients,
+    strategies.gradients_or_none,
     proof="There is no direction to point in, and 0 is the only one that I4 allows.",
 )
 def zero_block(target: Target, gradient: Gradient) -> None:
