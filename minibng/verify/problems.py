@@ -139,9 +139,9 @@ class Rows:
 class Problem:
     """A convex function with one known minimizer, cut into tensors and blocks.
 
-    The functions of this module make problems whose facts are sure. Whoever makes one by hand gives his word for them:
-    that f is convex and separable, L, μ and the reach are not checked, and where one of them is wrong, certificates
-    that rest on it can be violated by a correct optimizer. That x* is a minimizer is checked at the points of a run.
+    The functions of this module make problems whose facts are sure. Of one made by hand they are the maker's word: that
+    f is convex, or separable, L, μ and the reach are not checked, and a wrong one shows as a failure of the optimizer.
+    Only that x* is a minimizer is checked, at the points of a run, where a theorem rests on it.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ class Report:
             return
         if all(r.verdict == "n/a" for r in self.results):
             return
-        width = max((len(r.law) for r in self.results), default=0)
+        width = max(map(len, [self.kind, *(r.law for r in self.results)]))
         yield f"{self.kind:<{width}}  verdict  examples  seconds"
         for r in self.results:
             if r.verdict != "n/a":
@@ -173,7 +173,8 @@ class Report:
     def _told(self, r: Result) -> str:
         if r.verdict == "error":
             same = [o.law for o in self.results if o.verdict == "error" and o.note == r.note]
-            heading = "no law could be tried" if len(same) == len(self.results) else f"error in {', '.join(same)}"
+            every = len(same) == len(self.results)
+            heading = f"no {self.kind} could be tried" if every else f"error in {', '.join(same)}"
             return "\n".join([heading, textwrap.indent(r.note, "  ")])
         law = self.laws[r.law]
         lines = [f"{r.law} fails", f"  law       {law.statement}"]

@@ -225,7 +225,7 @@ def _start(dice: Dice, like: Sequence[HostArray]) -> tuple[HostArray, ...]:
     """Return x_0: each tensor zero, or numbers of one scale."""
     far = 4 if any(_half(t.dtype) for t in like) else 10
     scales = [dice.pick((1.0, 0.0, 2.0**-far, 2.0**far)) for _ in like]
-    return tuple(np.asarray(c * dice.entries(t.shape)[0], t.dtype) for c, t in zip(scales, like, strict=True))
+    return tuple(np.asarray(c * dice.entries(t.shape)[0] + 0.0, t.dtype) for c, t in zip(scales, like, strict=True))
 
 
 def walk(dice: Dice, target: Target, steps: int) -> Walk:

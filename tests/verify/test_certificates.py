@@ -6,10 +6,11 @@ import pytest
 
 from minibng import optim
 from minibng.names import UnknownNameError
-from minibng.verify import CERTIFICATES, Descent, Target, check_convex, least_squares, record
-from minibng.verify.certificates import SGD, Rule, Run, Stage, slope, stages
-from minibng.verify.convex import draw, rule_of
+from minibng.verify import CERTIFICATES, Descent, Problem, Target, check_convex, least_squares, record
+from minibng.verify.certificates import SGD, Rule, Run, Series, Stage, slope, stages
+from minibng.verify.convex import _qualified, draw, law_of, rule_of
 from minibng.verify.problems import Rolled, linear_model, random_problem
+from minibng.verify.report import Result, tried
 
 FAULTS = ("sign", "0.9", "1.1", "stale", "epsilon", "global")
 BROKEN = ("identity", "certificate-a", "certificate-b", "theorem-2")
@@ -84,7 +85,11 @@ def test_certificates_hold_on_random_problems_and_faults_break_the_identity_ever
     assert all(n >= count // 7 for n in applied.values()), applied
     assert applied["identity"] == applied["certificate-a"] >= count
     for fault, found in caught.items():
-        assert found["identity"] == found["differs"] >= count // 3, (fault, found)
+        # All that the identity sees is the distance to x*: a wrong step of the right length from x* itself, or one that
+        # differs by a few roundings across the line to x*, leaves it as it is. In float32 4 of 761 runs of "stale" do.
+        missed = found["differs"] - found["identity"]
+        assert missed == 0 or (dtype == "float32" and 0 < missed <= count // 200), (fault, found)
+        assert found["identity"] >= count // 3, (fault, found)
         assert sum(found[name] for name in BROKEN[1:]) >= 1, (fault, found)
 
 
@@ -128,9 +133,17 @@ def test_bounds_are_those_of_the_page_on_theory_worked_out_in_loops():
         assert two[1].measured[t] == pytest.approx(mean, rel=1e-9) and two[1].bound[t] == two[0].bound[t]
 
 
-def test_theorem_3_is_that_of_the_page_on_theory_worked_out_in_loops():
-    problem = random_problem(Rolled(np.random.default_rng(3)), losses=("huber",), separable=True)
-    start, rate, T = problem.flat(problem.minimizer) + 1.0, 0.25, 15
+def unequal():
+    """Return a sum of squares over blocks of two and one, the second's much flatter."""
+    return linear_model("squares", np.diag([1.1, 1.7, 0.3]), np.zeros(3), [np.zeros(2), np.zeros(1)])
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_theorem_3_is_that_of_the_page_on_theory_worked_out_in_loops(rising):
+    problem, start, rate, T = unequal(), np.array([0.5, 0.5, 2.0]), 0.25, 15
+    if not rising:
+        problem = random_problem(Rolled(np.random.default_rng(3)), losses=("huber",), separable=True)
+        start = problem.flat(problem.minimizer) + 1.0
     run = record(OURS["adagrad"][0], Descent(problem, start, (rate,) * T), OURS["adagrad"][1])
     regret, least, total = CERTIFICATES["theorem-3"].check(run).series
     cut = [np.flatnonzero(own) for own in problem.members().T]
@@ -143,6 +156,7 @@ def test_theorem_3_is_that_of_the_page_on_theory_worked_out_in_loops():
     far = np.abs(e).max()
     half, f = far**2 / (2 * rate), [problem.f(problem.tensors(x)) for x in run.points]
     share, bounds = n / n.max(axis=1)[:, None], []
+    assert (np.diff(share, axis=0).max() > 0.1) == rising
     for i, own in enumerate(cut):
         assert regret.measured[-1, i] == pytest.approx(float(np.sum(u[:, own] * e[:-1, own])), rel=1e-9)
         v = sum(math.sqrt(np.sum(u[:, j] ** 2)) for j in own)
@@ -170,6 +184,49 @@ def test_theorem_1_and_its_corollary_by_hand():
     run = record(OURS["sgd"][0], Descent(half_square(), np.ones(1), (first.rate,) * 23 + (second.rate,) * 30))
     (ends,) = CERTIFICATES["corollary"].check(run).series
     assert ends.steps.tolist() == [23, 46] and ends.bound.tolist() == [0.25, 0.125]
+    for wrong in (1.01, 0.99, 1 + 1e-8):
+        run = record(OURS["sgd"][0], Descent(half_square(), np.ones(1), (wrong * first.rate,) * 30))
+        assert "at least one stage: not met (0 stages)" in str(CERTIFICATES["corollary"].check(run))
+        rates = (first.rate,) * 23 + (wrong * second.rate,) * 30
+        run = record(OURS["sgd"][0], Descent(half_square(), np.ones(1), rates))
+        assert CERTIFICATES["corollary"].check(run).series[0].steps.tolist() == [23]
+
+
+def test_certificate_b_counts_the_blocks_that_move():
+    """Two blocks of half a square each, one at its minimizer: δ_1 = (1 − η)²/2 is the bound with b = 1 itself."""
+    problem, η = linear_model("squares", np.eye(2), np.zeros(2), [np.zeros(1), np.zeros(1)]), 0.25
+    run = record(OURS["sgd"][0], Descent(problem, np.array([1.0, 0.0]), (η,)))
+    (series,) = CERTIFICATES["certificate-b"].check(run).series
+    assert (series.measured[0], series.bound[0]) == pytest.approx((0.5 * (1 - η) ** 2,) * 2, rel=1e-8)
+    run = record(OURS["sgd"][0], Descent(problem, np.array([1.0, 1.0]), (η,)))
+    (series,) = CERTIFICATES["certificate-b"].check(run).series
+    assert (series.measured[0], series.bound[0]) == pytest.approx(((1 - η) ** 2,) * 2, rel=1e-8)
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_tolerances_are_a_few_roundings_and_no_more(ours):
+    """On numbers of size 1 in float64: υ = 1.1e-16, blocks of at most two entries, ten steps."""
+    target, rule = OURS[ours]
+    run = record(target, Descent(unequal(), np.full(3, 2.0), (0.1,) * 10), rule)
+    υ, series = 2.0**-53, [s for c in CERTIFICATES.values() for s in c.check(run).series]
+    allowed = υ * (run.lengths(run.points[1:]) + (8 + 2**0.5) * (1 if rule.floor is None else 2) * run.steps)
+    assert (run.error <= 1.001 * allowed).all()
+    assert (run.tolerance <= 2.001 * (run.distances[:-1] + run.steps) * allowed + 1e-17).all()
+    turned = υ * (np.abs(run.gradients) * np.abs(run.errors[:-1])).sum(axis=1)
+    assert (run.turned <= 1.001 * turned + 1e-17).all() and (run.turned > 0.01 * turned).any()
+    assert 0 < run.risen.max() <= 1e-13
+    assert len(series) == {"sgd": 5, "adaptive": 2, "adagrad": 3}[ours]
+    for one in series:
+        assert (one.tolerance <= 1e-12 * (1 + np.abs(one.bound))).all(), one.what
+
+
+def test_nothing_that_is_not_a_number_is_within_a_bound():
+    measured, bound = np.array([0.0, np.nan, 0.0, np.inf, 2.0]), np.array([1.0, 1.0, np.nan, 1.0, 1.0])
+    series = Series("x", np.arange(5), measured, bound, np.zeros(5))
+    assert series.broken().tolist() == [False, True, True, True, True]
+    blocks = Series("x", np.arange(1), np.array([[0.0, np.nan]]), np.ones((1, 2)), np.zeros((1, 2)))
+    assert blocks.broken().tolist() == [True] and "block 1" in blocks.told(0)
+    assert Series("x", np.arange(1), np.zeros(1), np.zeros(1), np.array([np.nan])).broken().all()
 
 
 @pytest.mark.parametrize(
@@ -283,7 +340,98 @@ def test_problems_of_ones_own():
     assert report.ok and [r.verdict for r in report.results] == ["holds"] * 6 + ["n/a"]
 
 
+def crossed():
+    """|a − b| + |a + b|/2, a and b a block each: neither smooth nor a sum over the blocks."""
+    return linear_model("absolute", [[1.0, -1.0], [0.5, 0.5]], [0.0, 0.0], [np.zeros(1), np.zeros(1)])
+
+
+def test_a_theorem_holds_only_where_its_hypotheses_are_met_in_some_run():
+    report = check_convex("sgd-ng", problems=[crossed()], examples=3)
+    assert [r.law for r in report.results if r.verdict == "holds"] == ["identity", "certificate-a"]
+    assert not any(report[name].note for name in ("identity", "certificate-a"))
+    assert report["certificate-b"].note == "not met in any of 3 runs: f is L-smooth"
+    assert report["corollary"].note == report["theorem-1"].note
+    assert report["theorem-1"].note.endswith("runs: f is L-smooth; level sets have a radius R")
+    assert report["theorem-2"].note.endswith("runs: there is one block, or f is a sum over the blocks")
+    assert "2 of 2 certificates hold, 5 cannot be posed" in str(report)
+    both = [crossed(), least_squares(np.diag([1.0, 3.0]), [1.0, 2.0], [(1,), (1,)])]
+    report = check_convex("sgd-ng", certificates=["identity", "theorem-2"], problems=both, examples=8)
+    assert [r.verdict for r in report.results] == ["holds"] * 2 and not report["identity"].note
+    unmet = []
+    tried(law_of(CERTIFICATES["theorem-2"], SGD, problems=both, unmet=unmet), OURS["sgd"][0], 8)
+    assert report["theorem-2"].note == f"applicable in {unmet.count(())} of 8 runs" and 0 < unmet.count(()) < 8
+    for verdict in ("fails", "error"):
+        result = Result("theorem-2", verdict, 2)
+        assert _qualified(result, [("f is L-smooth",)] * 2) == result
+
+
+@pytest.mark.parametrize("name", ["sgd-ng", "adagrad-ng"])
+def test_random_problems_meet_the_hypotheses_that_they_are_drawn_for(name):
+    report = check_convex(name, examples=6, seed=1)
+    assert not any(r.note for r in report.results if r.verdict != "n/a")
+    assert sum(r.verdict == "holds" for r in report.results) == {"sgd-ng": 6, "adagrad-ng": 1}[name]
+
+
+class Valley:
+    """h(e) = 1 − cos(e) − 2e²/π², which is 0 at 0, and below 0 from π on."""
+
+    def gap(self, e):
+        return (1 - np.cos(e) - 2 * (e / np.pi) ** 2).sum(axis=-1)
+
+    def slope(self, e):
+        return np.sin(e) - 4 * e / np.pi**2
+
+    def noise(self, e):
+        return np.zeros(e.shape[:-1])
+
+
+def test_where_the_minimizer_is_none_nothing_is_certified():
+    problem = Problem("valley", Valley(), (np.zeros(1),), ((0,),), L=2.0, reach=1.0, separable=True)
+    assert problem.radius(-1.0) == 0.0 and problem.radius(0.5) == pytest.approx(1)
+    for name in ("theorem-1", "corollary", "theorem-2", "theorem-3"):
+        ours = OURS["adagrad" if name == "theorem-3" else "sgd"]
+        outcome = CERTIFICATES[name].check(record(ours[0], Descent(problem, np.full(1, 5.0), (0.25,) * 3), ours[1]))
+        assert "x* is a minimizer: δ_t ≥ 0: not met (δ = -" in str(outcome) and "at step " in str(outcome)
+    report = check_convex("sgd-ng", certificates=["theorem-1", "corollary"], problems=[problem], examples=12)
+    assert "error" not in {r.verdict for r in report.results} and "math domain" not in str(report)
+
+
+def out_of_order(params, grads, state):
+    raise RuntimeError("out of order")
+
+
+def test_a_subject_that_does_not_work_is_an_error_as_of_check(tmp_path):
+    report = check_convex(out_of_order, certificates=["identity", "theorem-2"])
+    assert [(r.law, r.verdict) for r in report.results] == [("identity", "error"), ("theorem-2", "error")]
+    assert report.exit_code == 1 and str(report).count("RuntimeError: out of order") == 1
+    assert "no certificate could be tried" in str(report) and '"error"' in report.to_json()
+    (tmp_path / "broken_subject.py").write_text("1 / 0\n")
+    report = check_convex(f"{tmp_path / 'broken_subject.py'}:step", certificates="identity")
+    assert report["identity"].verdict == "error" and "ZeroDivisionError" in report["identity"].note
+
+
+def test_certificates_are_named_one_by_one_or_all():
+    assert [r.law for r in check_convex("sgd-ng", certificates="identity", examples=2).results] == ["identity"]
+    report = check_convex("adam-ng", certificates="all", examples=1)
+    assert [r.law for r in report.results] == list(CERTIFICATES)
+
+
+def test_settings_of_the_target_are_no_settings_of_the_optimizer():
+    report = check_convex("sgd-ng", certificates="identity", examples=2, device="strict", partition="global")
+    assert report.ok and report["identity"].verdict == "holds"
+
+
 def test_names_that_there_are_not_are_refused():
-    for arguments in ({"certificates": ["theorem-4"]}, {"rule": "sdg"}):
+    half = least_squares(np.eye(1), [1.0], dtype=np.float16)
+    for arguments in (
+        {"certificates": ["theorem-4"]},
+        {"certificates": "identiti"},
+        {"rule": "sdg"},
+        {"dtype": "float61"},
+        {"dtype": "float16"},
+        {"problems": [half]},
+    ):
         with pytest.raises(UnknownNameError, match="did you mean"):
             check_convex("sgd-ng", **arguments)
+    with pytest.raises(ValueError, match="does not take float64: it takes float32"):
+        check_convex(by_the_book, dtypes=("float32",), examples=1)
