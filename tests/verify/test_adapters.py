@@ -113,7 +113,9 @@ def test_mutants_have_names():
         find("mutant:nosuch")
 
 
-@pytest.mark.parametrize("subject", [5, "adam-ng".split, None, dict, optim.SGD([np.ones(1)], lr=1.0)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "subject", [5, "adam-ng".split, None, dict, optim.SGD([np.ones(1)], lr=1.0)], ids=lambda v: type(v).__name__
+)
 def test_what_cannot_be_checked_is_refused_with_what_can(subject):
     with pytest.raises((TypeError, NotCallableError)) as caught:
         adapt(subject)
