@@ -229,6 +229,7 @@ def test_torch_optimizers():
 
 
 @pytest.mark.peer
+@pytest.mark.slow
 def test_optax_transformations():
     optax = pytest.importorskip("optax")
     adam = adapt(optax.adam)
@@ -266,7 +267,8 @@ def by_the_largest_first(blocks):
 
 
 def test_arrays_without_entries_break_one_law_and_hide_nothing():
-    report = check(by_the_largest_first, examples=60, dtype="float64")
+    laws = ["unit-norm", "finite", "same-direction", "zero-block", "inputs-preserved"]
+    report = check(by_the_largest_first, laws=laws, examples=60, dtype="float64")
     assert [r.law for r in report.results if r.verdict == "fails"] == ["zero-block"]
     assert "raised ValueError" in report["zero-block"].counterexample
 

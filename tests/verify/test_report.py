@@ -256,6 +256,7 @@ def test_a_subject_that_cannot_be_started(subjects):
     assert {r.note for r in report.results} == {"the process ended with exit code 3 before any law was tried"}
 
 
+@pytest.mark.slow
 def test_a_subject_that_hears_no_signal_is_ended(subjects, monkeypatch):
     from minibng.verify import isolated
 

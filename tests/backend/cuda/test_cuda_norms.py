@@ -90,7 +90,7 @@ def test_norms_of_every_partition(gpu, blocks, norm, dtype):
         np.testing.assert_array_equal(norms.root.get(), np.concatenate([abs(a.ravel()) for a in arrays]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_any_cut_is_tiled_without_gap_or_overlap(one_gpu, data):
     """Small tiles, so that small tensors have many: columns, rows and runs all come in several chunks."""
