@@ -299,6 +299,7 @@ def test_gradient_agrees_with_differences_along_a_direction(device, program):
     np.testing.assert_allclose(exact, measured, rtol=1e-5, atol=1e-6 * max(1.0, size))
 
 
+@pytest.mark.slow
 def test_the_generator_reaches_every_kind_of_step():
     seen, lengths = set(), []
 

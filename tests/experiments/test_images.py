@@ -131,7 +131,7 @@ def test_the_declaration_is_sound(experiment):
     assert experiment.preset("paper").claims[1].undecidable == ""
 
 
-@pytest.mark.parametrize("name", ["resnet", "imagenet"])
+@pytest.mark.parametrize("name", [pytest.param("resnet", marks=pytest.mark.slow), "imagenet"])
 def test_a_comparison_from_end_to_end(name, capsys, tmp_path):
     depth, seeds = {"resnet": ("8,14", "2"), "imagenet": ("8", "1")}[name]
     short = ("--size", "8", "--width", "2", "--samples", "64", "--epochs", "1", "--seeds", seeds, "--depth", depth)

@@ -62,7 +62,7 @@ def results(done, folder, workers):
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(workers)]
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def together(mpi, tmp_path_factory, request):
     """The trajectories of each of several workers."""
     folder = tmp_path_factory.mktemp("workers")
@@ -135,6 +135,7 @@ def test_an_error_in_one_worker_ends_all_with_its_message(mpi, tmp_path, part, t
     assert "worker 0 told nothing" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_program_of_the_how_to_prints_what_the_page_says_with_any_number_of_workers(mpi, tmp_path):
     page = PAGE.read_text(encoding="utf-8")
     code, shown = (re.search(rf"^```{kind}\n(.*?)^```", page, re.M | re.S)[1] for kind in ("python", "text"))

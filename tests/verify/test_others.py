@@ -35,6 +35,7 @@ def misplaced(params, grads, state):
     return [x - s for x, s in zip(params, steps, strict=True)], state
 
 
+@pytest.mark.slow
 def test_velocity_normalized_in_place_of_the_gradient():
     report = check(misplaced, examples=25)
     fails, n_a = verdicts(report)

@@ -242,6 +242,7 @@ def test_a_crash_ends_no_more_than_its_law(subjects, capfd):
     assert "block 0, of shape" in crashed.note and report.settings["dtypes"] == "float32, float64"
 
 
+@pytest.mark.slow
 def test_isolated_is_what_it_is_without(subjects):
     plain, apart = (check(f"{subjects}:talks", laws=FEW, examples=10, isolate=i) for i in (False, True))
     assert told(plain) == told(apart)
